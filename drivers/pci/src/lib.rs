@@ -1,0 +1,3 @@
+//! PCI and PCI Express configuration space.
+#![no_std]
+#![forbid(unsafe_code)]

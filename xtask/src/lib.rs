@@ -1,0 +1,1 @@
+//! The tool library behind `cargo xtask`.
