@@ -1,1 +1,12 @@
-//! The tool library behind `cargo xtask`.
+//! The tool library behind `cargo xtask`: everything that builds, boots, tests and measures Lockstep.
+//!
+//! One verb is one file in [`verbs`]; what two verbs share lives in a module of its own here. The scenarios in
+//! `tests/machine` use the same library, so a test and a command never do the same thing in two ways.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod paths;
+pub mod report;
+pub mod run;
+pub mod ui;
+pub mod verbs;

@@ -1,0 +1,28 @@
+//! The verbs of `cargo xtask`. To add one: a file here with a doc comment on its `Args` (that comment is the help), a
+//! `pub fn run(args: Args) -> anyhow::Result<ExitCode>`, a line in the enum and a line in `run` below.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+pub mod build;
+
+/// What `cargo xtask` can do. A variant has no doc comment of its own: it would hide the help that its `Args` carry.
+#[allow(missing_docs)]
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Build(build::Args),
+}
+
+impl Verb {
+    /// Runs the verb.
+    ///
+    /// # Errors
+    /// When something is missing or broken that kept the verb from doing its work; what the verb found out (a failed
+    /// test, a missed goal) is its exit status instead.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Verb::Build(args) => build::run(args),
+        }
+    }
+}
