@@ -18,7 +18,7 @@ pub trait Clock {
         }
     }
 
-    /// Polls `done` until it returns true (then true) or `timeout_ns` has passed (then false). `done` is asked always
+    /// Polls `done` until it returns true (then true) or `timeout_ns` has passed (then false). `done` is always
     /// asked after the last look at the clock, so a long interruption of the waiter is no time-out.
     fn wait_until(&self, timeout_ns: u64, mut done: impl FnMut() -> bool) -> bool
     where
