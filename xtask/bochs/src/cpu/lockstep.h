@@ -1,0 +1,52 @@
+/////////////////////////////////////////////////////////////////////////
+// Lockstep: the LOCKSTEP_* knobs of the emulated machine, seeded random numbers, exit
+//
+//  This library is free software; you can redistribute it and/or
+//  modify it under the terms of the GNU Lesser General Public
+//  License as published by the Free Software Foundation; either
+//  version 2.1 of the License, or (at your option) any later version.
+//
+//  This library is distributed in the hope that it will be useful,
+//  but WITHOUT ANY WARRANTY; without even the implied warranty of
+//  MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the GNU
+//  Lesser General Public License for more details.
+//
+//  You should have received a copy of the GNU Lesser General Public
+//  License along with this library (COPYING.LGPL-2.1); if not, write to the
+//  Free Software Foundation, Inc., 51 Franklin St, Fifth Floor, Boston,
+//  MA 02110-1301 USA
+/////////////////////////////////////////////////////////////////////////
+#ifndef BX_LOCKSTEP_H
+#define BX_LOCKSTEP_H
+
+// A 64-bit generator (splitmix64): small, seedable, one stream per subject, so
+// that drawing from one (RDRAND) never shifts another (PMI skid).
+struct lockstep_rng_t {
+  Bit64u state;
+  void   seed(Bit64u s, Bit64u stream) { state = s * BX_CONST64(0xD1342543DE82EF95) + stream; next(); }
+  Bit64u next() {
+    Bit64u z = (state += BX_CONST64(0x9E3779B97F4A7C15));
+    z = (z ^ (z >> 30)) * BX_CONST64(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * BX_CONST64(0x94D049BB133111EB);
+    return z ^ (z >> 31);
+  }
+  Bit64u below(Bit64u n) { return n ? next() % n : 0; }   // bias is of no matter here
+};
+
+// What the environment asked for. Read once, before the first CPU exists; a
+// value that is not understood ends the program (lockstep_knobs never returns).
+struct lockstep_knobs_t {
+  Bit64u seed;                                  // LOCKSTEP_SEED
+  Bit32u skid_min, skid_max; Bit64u skid_seed;  // LOCKSTEP_SKID
+};
+
+const lockstep_knobs_t *lockstep_knobs(void);
+
+// End the emulator with a process exit code; prints the final tick count.
+[[noreturn]] void lockstep_exit(int code);
+// Called from bx_atexit(): prints the final tick count when nothing did yet.
+void lockstep_report(int code);
+// Registers the exit port (iodev/lockstep_port.cc).
+void lockstep_init_ports(void);
+
+#endif
