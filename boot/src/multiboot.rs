@@ -1,0 +1,318 @@
+//! The Multiboot2 boot information, read from a byte slice.
+//!
+//! Source: Multiboot2 specification 2.0, section 3.6. Nothing here trusts the bytes: each length is checked against
+//! what holds it, and the result borrows from the slice. Tags this kernel does not use are skipped.
+
+use core::fmt;
+use heapless::Vec;
+
+/// EAX at entry.
+pub const MAGIC: u32 = 0x36D7_6289;
+
+/// Modules accepted at most. More is an error: a module that is ignored in silence would be a riddle.
+pub const MAX_MODULES: usize = 32;
+
+/// Most bytes a boot information may say it has (GRUB's are a few KiB; the largest part is the EFI memory map).
+pub const MAX_BYTES: u32 = 1 << 20;
+
+/// What is wrong with the boot information.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The header's total size is below its own 8 bytes, above [`MAX_BYTES`], or more than the bytes given.
+    TotalSize(u32),
+    /// The tag at this byte offset says a size that does not fit.
+    TagSize {
+        /// Tag type.
+        tag: u32,
+        /// Offset of the tag in bytes.
+        offset: usize,
+    },
+    /// The bytes end without an end tag.
+    NoEndTag,
+    /// The tag of this type holds a string that is not NUL-terminated UTF-8.
+    BadString {
+        /// Tag type.
+        tag: u32,
+    },
+    /// A module ends before it starts.
+    BadModule {
+        /// Number of the module, from 0.
+        index: usize,
+    },
+    /// More than [`MAX_MODULES`] modules.
+    TooManyModules,
+    /// An entry size that cannot hold an entry (memory map, EFI memory map, ELF sections).
+    EntrySize {
+        /// Tag type.
+        tag: u32,
+        /// The size said, in bytes.
+        size: u32,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::TotalSize(size) => write!(f, "boot information says it has {size} bytes"),
+            Error::TagSize { tag, offset } => write!(f, "tag {tag} at byte {offset} has a size that does not fit"),
+            Error::NoEndTag => f.write_str("boot information has no end tag"),
+            Error::BadString { tag } => write!(f, "tag {tag} holds a string that is not NUL-terminated UTF-8"),
+            Error::BadModule { index } => write!(f, "module {index} ends before it starts"),
+            Error::TooManyModules => write!(f, "more than {MAX_MODULES} modules; load fewer"),
+            Error::EntrySize { tag, size } => write!(f, "tag {tag} has entries of {size} bytes"),
+        }
+    }
+}
+
+/// A module as the loader laid it into memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Module<'a> {
+    /// Physical address of the first byte.
+    pub start: u64,
+    /// Physical address after the last byte.
+    pub end: u64,
+    /// The words after the file name in the loader's configuration.
+    pub string: &'a str,
+}
+
+/// What a range of the firmware's memory map is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryKind {
+    /// Free to use.
+    Usable,
+    /// ACPI tables; could be used after reading them, and is not.
+    AcpiReclaimable,
+    /// Everything else: never touched unless a table points there.
+    Reserved,
+}
+
+/// One entry of the firmware's memory map, as it is: unchecked, unsorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryEntry {
+    /// Physical address of the first byte.
+    pub base: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Purpose.
+    pub kind: MemoryKind,
+}
+
+/// How a pixel's colour is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pixels {
+    /// Direct colour: (position, bits) of red, green, blue.
+    Rgb([(u8, u8); 3]),
+    /// A VGA text screen: two bytes a character.
+    Text,
+    /// A palette; not used by this kernel.
+    Indexed,
+}
+
+/// The screen the loader left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Framebuffer {
+    /// Physical address of the first pixel.
+    pub address: u64,
+    /// Bytes from line to line.
+    pub pitch: u32,
+    /// Width in pixels (characters for text).
+    pub width: u32,
+    /// Height in pixels (characters for text).
+    pub height: u32,
+    /// Bits of a pixel.
+    pub bits: u8,
+    /// Meaning of the bits.
+    pub pixels: Pixels,
+}
+
+/// The kernel's own section headers, with the addresses at which the loader put the sections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ElfSections<'a> {
+    bytes: &'a [u8],
+    entry: usize,
+}
+
+/// One section of [`ElfSections`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ElfSection {
+    /// `sh_type`: 2 = symbol table, 3 = string table.
+    pub kind: u32,
+    /// `sh_addr`: physical address (0 = not loaded).
+    pub address: u64,
+    /// `sh_size` in bytes.
+    pub size: u64,
+    /// `sh_link`: index of the linked section.
+    pub link: u32,
+}
+
+impl<'a> ElfSections<'a> {
+    /// The sections in order of their index.
+    pub fn iter(&self) -> impl Iterator<Item = ElfSection> + 'a {
+        self.bytes.chunks_exact(self.entry).map(|e| ElfSection {
+            kind: u32_at(e, 4).unwrap_or(0),
+            address: u64_at(e, 16).unwrap_or(0),
+            size: u64_at(e, 32).unwrap_or(0),
+            link: u32_at(e, 40).unwrap_or(0),
+        })
+    }
+}
+
+/// The boot information, checked.
+#[derive(Clone, Debug, Default)]
+pub struct BootInfo<'a> {
+    /// Bytes of the whole information.
+    pub size: u32,
+    /// The kernel's command line, without the file name.
+    pub command_line: &'a str,
+    /// Name of the loader.
+    pub loader: &'a str,
+    /// Modules in the loader's order.
+    pub modules: Vec<Module<'a>, MAX_MODULES>,
+    /// A copy of the ACPI root pointer, of revision 2 where there is one.
+    pub rsdp: Option<&'a [u8]>,
+    /// The screen.
+    pub framebuffer: Option<Framebuffer>,
+    /// The kernel's sections, for its symbol table.
+    pub sections: Option<ElfSections<'a>>,
+    /// Physical address of the EFI system table: the machine was started by UEFI.
+    pub efi_system_table: Option<u64>,
+    /// The loader has not left the EFI boot services (it should: this kernel does not ask for them).
+    pub efi_boot_services_on: bool,
+    memory: Option<Table<'a>>,
+    efi_memory: Option<Table<'a>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Table<'a> {
+    bytes: &'a [u8],
+    entry: usize,
+}
+
+impl<'a> BootInfo<'a> {
+    /// Reads the boot information that starts with `bytes`.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        let size = u32_at(bytes, 0).ok_or(Error::TotalSize(0))?;
+        let all = bytes.get(..size as usize).filter(|b| b.len() >= 8 && size <= MAX_BYTES);
+        let all = all.ok_or(Error::TotalSize(size))?;
+        let mut info = BootInfo { size, ..Default::default() };
+        let mut offset = 8;
+        loop {
+            let (Some(tag), Some(len)) = (u32_at(all, offset), u32_at(all, offset + 4)) else {
+                return Err(Error::NoEndTag);
+            };
+            let body = offset.checked_add(len as usize).and_then(|end| all.get(offset + 8..end));
+            let body = body.ok_or(Error::TagSize { tag, offset })?;
+            if tag == 0 {
+                return Ok(info);
+            }
+            info.take(tag, body, offset)?;
+            offset = (offset + len as usize).next_multiple_of(8);
+        }
+    }
+
+    fn take(&mut self, tag: u32, body: &'a [u8], offset: usize) -> Result<(), Error> {
+        let short = Error::TagSize { tag, offset };
+        match tag {
+            1 => self.command_line = string(body).ok_or(Error::BadString { tag })?,
+            2 => self.loader = string(body).ok_or(Error::BadString { tag })?,
+            3 => self.take_module(body, short)?,
+            6 => {
+                let entry = u32_at(body, 0).ok_or(short)?;
+                self.memory = Some(table(tag, entry, 24, body.get(8..).ok_or(short)?)?);
+            }
+            8 => self.framebuffer = Some(framebuffer(body).ok_or(short)?),
+            9 => {
+                let entry = u32_at(body, 4).ok_or(short)?;
+                let t = table(tag, entry, 64, body.get(12..).ok_or(short)?)?;
+                self.sections = Some(ElfSections { bytes: t.bytes, entry: t.entry });
+            }
+            12 => self.efi_system_table = Some(u64_at(body, 0).ok_or(short)?),
+            14 if self.rsdp.is_none() => self.rsdp = Some(body),
+            15 => self.rsdp = Some(body),
+            17 => {
+                let entry = u32_at(body, 0).ok_or(short)?;
+                self.efi_memory = Some(table(tag, entry, 40, body.get(8..).ok_or(short)?)?);
+            }
+            18 => self.efi_boot_services_on = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_module(&mut self, body: &'a [u8], short: Error) -> Result<(), Error> {
+        let (start, end) = (u32_at(body, 0).ok_or(short)?, u32_at(body, 4).ok_or(short)?);
+        let index = self.modules.len();
+        if end < start {
+            return Err(Error::BadModule { index });
+        }
+        let string = string(body.get(8..).ok_or(short)?).ok_or(Error::BadString { tag: 3 })?;
+        let module = Module { start: start.into(), end: end.into(), string };
+        self.modules.push(module).map_err(|_| Error::TooManyModules)
+    }
+
+    /// The firmware's memory map as the loader passes it on (tag 6).
+    pub fn memory(&self) -> impl Iterator<Item = MemoryEntry> + Clone + 'a {
+        self.memory.into_iter().flat_map(|t| t.bytes.chunks_exact(t.entry)).map(|e| MemoryEntry {
+            base: u64_at(e, 0).unwrap_or(0),
+            length: u64_at(e, 8).unwrap_or(0),
+            kind: match u32_at(e, 16) {
+                Some(1) => MemoryKind::Usable,
+                Some(3) => MemoryKind::AcpiReclaimable,
+                _ => MemoryKind::Reserved,
+            },
+        })
+    }
+
+    /// The EFI memory map (tag 17), for loaders that pass no other. UEFI specification 2.10, section 7.2.3: loader
+    /// and boot service memory is free once the boot services have ended.
+    pub fn efi_memory(&self) -> impl Iterator<Item = MemoryEntry> + Clone + 'a {
+        self.efi_memory.into_iter().flat_map(|t| t.bytes.chunks_exact(t.entry)).map(|e| MemoryEntry {
+            base: u64_at(e, 8).unwrap_or(0),
+            length: u64_at(e, 24).unwrap_or(0).saturating_mul(4096),
+            kind: match u32_at(e, 0) {
+                Some(1..=4 | 7) => MemoryKind::Usable,
+                Some(9) => MemoryKind::AcpiReclaimable,
+                _ => MemoryKind::Reserved,
+            },
+        })
+    }
+}
+
+fn table(tag: u32, entry: u32, least: u32, bytes: &[u8]) -> Result<Table<'_>, Error> {
+    // GRUB passes an empty ELF section table with entry size 0 when the kernel is stripped.
+    if entry < least && !bytes.is_empty() {
+        return Err(Error::EntrySize { tag, size: entry });
+    }
+    Ok(Table { bytes, entry: entry.max(least) as usize })
+}
+
+fn framebuffer(body: &[u8]) -> Option<Framebuffer> {
+    let pixels = match body.get(21)? {
+        1 => {
+            let c = body.get(24..30)?;
+            Pixels::Rgb([(c[0], c[1]), (c[2], c[3]), (c[4], c[5])])
+        }
+        2 => Pixels::Text,
+        _ => Pixels::Indexed,
+    };
+    Some(Framebuffer {
+        address: u64_at(body, 0)?,
+        pitch: u32_at(body, 8)?,
+        width: u32_at(body, 12)?,
+        height: u32_at(body, 16)?,
+        bits: *body.get(20)?,
+        pixels,
+    })
+}
+
+fn string(body: &[u8]) -> Option<&str> {
+    core::ffi::CStr::from_bytes_until_nul(body).ok()?.to_str().ok()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}

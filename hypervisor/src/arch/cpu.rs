@@ -1,0 +1,57 @@
+//! What every part needs of the processor: stop, pause, interrupts on and off, the exit port.
+
+use super::{port, serial};
+use core::sync::atomic::{AtomicBool, Ordering};
+use x86_64::instructions::{hlt, interrupts};
+
+/// QEMU's isa-debug-exit and the same device of our Bochs: writing v ends the emulator with code (v << 1) | 1.
+const EXIT_PORT: u16 = 0xF4;
+
+static EXIT_PORT_ALLOWED: AtomicBool = AtomicBool::new(false);
+
+/// What a run that ends says to the emulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ExitCode {
+    /// All went well (process exit code 33).
+    Success = 0x10,
+    /// The kernel panicked (35).
+    Panic = 0x11,
+    /// A proof or test failed (37).
+    ProofFailed = 0x12,
+    /// The machine lacks something that is required (39).
+    Refused = 0x13,
+}
+
+/// The command line says `exit-port=0xf4`: [`exit`] may write to the port.
+pub fn allow_exit_port() {
+    EXIT_PORT_ALLOWED.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`exit`] ends the run.
+pub fn exit_port_allowed() -> bool {
+    EXIT_PORT_ALLOWED.load(Ordering::Relaxed)
+}
+
+/// Ends the emulated run with `code`; halts for good where there is no exit port.
+pub fn exit(code: ExitCode) -> ! {
+    serial::flush();
+    if exit_port_allowed() {
+        port::write_u32(EXIT_PORT, code as u32);
+    }
+    halt_forever()
+}
+
+/// Stops this processor for good: interrupts off; an NMI wakes it only to halt again.
+pub fn halt_forever() -> ! {
+    interrupts::disable();
+    loop {
+        hlt();
+    }
+}
+
+/// The time-stamp counter, now. Not ordered against other instructions.
+pub fn tsc() -> u64 {
+    // SAFETY: RDTSC reads a counter; CR4.TSD does not forbid it at level 0.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}

@@ -1,0 +1,112 @@
+//! The console: log lines with level, uptime and processor, machine-readable `@@` lines, one line at a time.
+//!
+//! The lock orders lines and can never hold a processor up for good: it lets the processor that owns it in again (an
+//! NMI or a panic in the middle of a line), and after [`LOCK_POLLS`] polls it lets in anybody. The sinks below bear that.
+
+use crate::arch::{percpu, serial, time};
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU32, Ordering};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// Polls of the lock before a line goes out without it: seconds, far more than a line takes.
+const LOCK_POLLS: u32 = 200_000_000;
+
+/// 0 = free, else the owner's number + 1.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+struct Guard {
+    release: bool,
+}
+
+impl Guard {
+    fn acquire() -> Guard {
+        let me = percpu::number() as u32 + 1;
+        if OWNER.load(Ordering::Relaxed) == me {
+            return Guard { release: false };
+        }
+        for _ in 0..LOCK_POLLS {
+            if OWNER.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                return Guard { release: true };
+            }
+            core::hint::spin_loop();
+        }
+        Guard { release: false }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.release {
+            OWNER.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// Where text goes: every sink that is present.
+struct Sinks;
+
+impl Write for Sinks {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        serial::write(text);
+        Ok(())
+    }
+}
+
+struct Logger;
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let _line = Guard::acquire();
+            let (seconds, micros) = time::uptime();
+            let _ = writeln!(
+                Sinks,
+                "[{seconds:5}.{micros:06}] cpu{} {:5} {}",
+                percpu::number(),
+                level_name(record.level()),
+                record.args()
+            );
+        }
+    }
+
+    fn flush(&self) {
+        serial::flush();
+    }
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "ERROR",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+/// Sets up the sinks and the log. Lines go out from now on.
+pub fn init() {
+    serial::init();
+    // The only error is a logger that is there already.
+    let _ = log::set_logger(&Logger);
+    log::set_max_level(LevelFilter::Info);
+}
+
+/// Prints text as it is, without a stamp: for machine-readable lines and tables. One call is never torn apart by
+/// another processor's line.
+pub fn print(text: fmt::Arguments<'_>) {
+    let _line = Guard::acquire();
+    let _ = Sinks.write_fmt(text);
+}
+
+/// Prints one machine-readable line: `@@ ` and what follows. See the README for the words.
+#[macro_export]
+macro_rules! machine_line {
+    ($($arg:tt)*) => {
+        $crate::console::print(format_args!("@@ {}\n", format_args!($($arg)*)))
+    };
+}
