@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod emulator;
+pub mod fetch;
 pub mod paths;
 pub mod report;
 pub mod run;

@@ -1,0 +1,145 @@
+//! What can be turned on the emulated machine: skid, faults, speculative walks, seeds. Each is an environment variable of
+//! our Bochs (xtask/bochs/README.md says what the model does with it).
+
+use anyhow::{Context, Result, bail};
+
+/// The faults that the model knows, as they are written, and whether each takes a number after a colon.
+const FAULTS: &[(&str, Argument)] = &[
+    ("overcount", Argument::Needed),
+    ("undercount-rep", Argument::None),
+    ("lost-pmi", Argument::Optional),
+    ("no-pmu", Argument::None),
+    ("vmx-locked", Argument::None),
+    ("no-vmx", Argument::None),
+    ("no-ept", Argument::None),
+    ("no-unrestricted", Argument::None),
+    ("no-mtf", Argument::None),
+    ("atom", Argument::None),
+];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Argument {
+    None,
+    Optional,
+    Needed,
+}
+
+/// The knobs of one run. Values are kept as written, already checked.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+pub struct Knobs {
+    /// Deliver a counter's overflow interrupt late by MIN to MAX instructions, drawn from SEED
+    #[arg(long, value_name = "MIN:MAX[:SEED]", value_parser = skid, help_heading = "Emulator")]
+    pub skid: Option<String>,
+    /// Break the machine: overcount:N, undercount-rep, lost-pmi[:N], no-pmu, vmx-locked, no-vmx, no-ept, no-unrestricted,
+    /// no-mtf, atom (several: separate by commas)
+    #[arg(long, value_name = "FAULT", value_parser = fault, value_delimiter = ',', help_heading = "Emulator")]
+    pub fault: Vec<String>,
+    /// Speculative page walks and TLB evictions, drawn from SEED, so many per million instructions
+    #[arg(long, value_name = "SEED[:WALKS:EVICTIONS]", value_parser = tlb, help_heading = "Emulator")]
+    pub tlb: Option<String>,
+    /// Seed of the machine's RDRAND and RDSEED
+    #[arg(long, value_name = "N", help_heading = "Emulator")]
+    pub seed: Option<u64>,
+}
+
+impl Knobs {
+    /// The environment that tells the emulator. A knob that is not set is in the list with no value: it must be removed,
+    /// lest the caller's own environment leak into the run.
+    pub fn environment(&self) -> Vec<(&'static str, Option<String>)> {
+        vec![
+            ("LOCKSTEP_SKID", self.skid.clone()),
+            ("LOCKSTEP_FAULT", (!self.fault.is_empty()).then(|| self.fault.join(","))),
+            ("LOCKSTEP_TLB", self.tlb.clone()),
+            ("LOCKSTEP_SEED", self.seed.map(|seed| seed.to_string())),
+        ]
+    }
+}
+
+/// Checks `MIN:MAX[:SEED]`; the seed is 1 when left out.
+///
+/// # Errors
+/// When it is not that, or MIN exceeds MAX.
+pub fn skid(text: &str) -> Result<String> {
+    let numbers = numbers(text)?;
+    let (min, max, seed) = match numbers[..] {
+        [min, max] => (min, max, 1),
+        [min, max, seed] => (min, max, seed),
+        _ => bail!("a skid is MIN:MAX or MIN:MAX:SEED, for instance 5:40"),
+    };
+    if min > max {
+        bail!("the least skid, {min}, exceeds the greatest, {max}");
+    }
+    Ok(format!("{min}:{max}:{seed}"))
+}
+
+fn tlb(text: &str) -> Result<String> {
+    match numbers(text)?.len() {
+        1 | 3 => Ok(text.to_owned()),
+        _ => bail!("write SEED or SEED:WALKS_PER_MILLION:EVICTIONS_PER_MILLION, for instance 7:1000:1000"),
+    }
+}
+
+/// Checks one fault's name and number. `overcount` alone means at every exit.
+///
+/// # Errors
+/// When the model knows no such fault; the message lists those it knows.
+pub fn fault(text: &str) -> Result<String> {
+    let (name, number) = match text.split_once(':') {
+        Some((name, number)) => (name, Some(number)),
+        None => (text, None),
+    };
+    let known = || FAULTS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let Some((_, argument)) = FAULTS.iter().find(|(known, _)| *known == name) else {
+        bail!("no fault `{name}`; there are: {}", known());
+    };
+    match (argument, number) {
+        (Argument::None, Some(_)) => bail!("the fault `{name}` takes no number"),
+        (Argument::Needed, None) => return Ok(format!("{name}:1")),
+        _ => {}
+    }
+    if let Some(number) = number {
+        let n: u64 = number.parse().with_context(|| format!("`{number}` is no number"))?;
+        if n == 0 {
+            bail!("every 0th is never: give `{name}` a number from 1 on");
+        }
+    }
+    Ok(text.to_owned())
+}
+
+fn numbers(text: &str) -> Result<Vec<u64>> {
+    text.split(':').map(|n| n.parse().with_context(|| format!("`{n}` is no number"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skid_is_checked() {
+        assert_eq!(skid("5:40").unwrap(), "5:40:1");
+        assert_eq!(skid("64:128:9").unwrap(), "64:128:9");
+        for bad in ["5", "40:5", "a:b", "1:2:3:4", "-1:2", ""] {
+            assert!(skid(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn faults_are_checked() {
+        assert_eq!(fault("overcount").unwrap(), "overcount:1");
+        assert_eq!(fault("overcount:100").unwrap(), "overcount:100");
+        assert_eq!(fault("lost-pmi").unwrap(), "lost-pmi");
+        assert_eq!(fault("lost-pmi:3").unwrap(), "lost-pmi:3");
+        for bad in ["no-pmu:1", "overcount:0", "lost-pmi:x", "gremlins"] {
+            assert!(fault(bad).is_err(), "{bad}");
+        }
+        assert!(fault("gremlins").unwrap_err().to_string().contains("no-pmu"));
+    }
+
+    #[test]
+    fn unset_knobs_are_cleared_in_the_emulator() {
+        let knobs = Knobs { fault: vec!["no-pmu".into(), "atom".into()], ..Knobs::default() };
+        let environment = knobs.environment();
+        assert!(environment.contains(&("LOCKSTEP_FAULT", Some("no-pmu,atom".into()))));
+        assert!(environment.contains(&("LOCKSTEP_SKID", None)));
+    }
+}

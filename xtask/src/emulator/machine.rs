@@ -1,0 +1,419 @@
+//! Running an emulated machine: start it, follow its console, learn how it ended.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::bochsrc::{Files, Machine, Serial, bochsrc};
+use crate::{paths, run::Owned, ui};
+
+/// How often the console is looked at.
+const POLL: Duration = Duration::from_millis(25);
+/// Where packages put the system BIOS (Debian and Ubuntu: bochsbios).
+const BIOS: &[&str] = &["/usr/share/bochs/BIOS-bochs-latest"];
+/// Where packages put the video BIOS (Debian and Ubuntu: vgabios; some bochsbios carry one).
+const VGABIOS: &[&str] = &[
+    "/usr/share/vgabios/vgabios.bin",
+    "/usr/share/bochs/VGABIOS-lgpl-latest.bin",
+    "/usr/share/bochs/VGABIOS-lgpl-latest",
+];
+
+/// How a run ended. The first four are what the kernel says through the exit port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The kernel did what it was asked to do (status 33).
+    Success,
+    /// The kernel panicked (35).
+    Panic,
+    /// A proof or a test failed (37).
+    Failed,
+    /// The kernel refuses this machine: it lacks something required (39).
+    Refused,
+    /// A guest program's own code, written to the exit port.
+    Code(u32),
+    /// The machine switched itself off.
+    PowerOff,
+    /// The awaited text appeared on the console; the machine was ended.
+    Reached,
+    /// The wall-clock limit ran out; the machine was ended.
+    Limit,
+    /// We ended it.
+    Killed,
+    /// The emulator gave up, with its last message.
+    Emulator(String),
+}
+
+impl Exit {
+    /// What the exit means, as a sentence.
+    pub fn sentence(&self) -> String {
+        match self {
+            Exit::Success => "The kernel reports success.".into(),
+            Exit::Panic => "The kernel panicked; the console shows why.".into(),
+            Exit::Failed => "A proof or a test failed; the console names it.".into(),
+            Exit::Refused => "The kernel refuses this machine; the console says what is missing.".into(),
+            Exit::Code(code) => format!("The guest ended the run with code {code:#x}."),
+            Exit::PowerOff => "The machine switched itself off.".into(),
+            Exit::Reached => "The awaited text appeared on the console.".into(),
+            Exit::Limit => "The time limit ran out before the machine ended by itself.".into(),
+            Exit::Killed => "The machine was ended from outside.".into(),
+            Exit::Emulator(message) => format!("The emulator gave up: {message}"),
+        }
+    }
+
+    /// Whether this is a good end. A machine that was asked to run on until the limit is the caller's to judge.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Exit::Success | Exit::PowerOff | Exit::Reached)
+    }
+
+    /// The exit that a process status means; `message` is what Bochs said last.
+    fn decode(status: ExitStatus, message: &str) -> Exit {
+        let power_off = message.contains("soft power off") || message.contains("Shutdown port");
+        match status.code() {
+            Some(33) => Exit::Success,
+            Some(35) => Exit::Panic,
+            Some(37) => Exit::Failed,
+            Some(39) => Exit::Refused,
+            Some(_) if power_off => Exit::PowerOff,
+            // The exit port's codes are odd; 1 is also how Bochs itself ends, but never without a message.
+            Some(code) if code % 2 == 1 && message.is_empty() => Exit::Code(code as u32 >> 1),
+            Some(code) if message.is_empty() => Exit::Emulator(format!("status {code} without a message")),
+            Some(_) => Exit::Emulator(message.into()),
+            None => Exit::Emulator(format!("it was ended by {status}")),
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub exit: Exit,
+    /// Emulated time at the end: ticks of the emulator's clock, `ips` of them in an emulated second. `None` when it
+    /// was killed.
+    pub ticks: Option<u64>,
+    /// All that the serial port said.
+    pub console: String,
+    /// Wall-clock time of the run.
+    pub time: Duration,
+    /// The run's directory: `bochsrc`, `console`, `bochs.log`, `bochs.out`.
+    pub dir: PathBuf,
+}
+
+impl Outcome {
+    /// The console's lines that begin with `@@ WORD`, without those two words.
+    pub fn facts<'a>(&'a self, word: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+        self.console.lines().filter_map(move |line| {
+            let rest = line.trim().strip_prefix("@@ ")?.strip_prefix(word)?;
+            (rest.is_empty() || rest.starts_with(' ')).then(|| rest.trim())
+        })
+    }
+
+    /// Nothing if the run ended as wanted, else an error that shows the console's end and where all of it is.
+    ///
+    /// # Errors
+    /// When the run ended in another way than `wanted`.
+    pub fn expect(&self, wanted: &Exit) -> Result<()> {
+        if self.exit == *wanted {
+            return Ok(());
+        }
+        bail!(
+            "{} (wanted: {:?}) after {}.\n{}",
+            self.exit.sentence(),
+            wanted,
+            ui::seconds(self.time),
+            self.last_words()
+        )
+    }
+
+    /// The end of the console, and where to read on, for an error message.
+    pub fn last_words(&self) -> String {
+        let lines: Vec<&str> = self.console.lines().collect();
+        let tail = lines[lines.len().saturating_sub(30)..].join("\n");
+        let tail = if tail.trim().is_empty() { "(nothing)".into() } else { tail };
+        format!(
+            "The console said last:\n{}\nAll files of the run: {}",
+            crate::run::indent(&tail),
+            self.dir.display()
+        )
+    }
+}
+
+/// A machine that runs.
+pub struct Running {
+    process: Owned,
+    since: Instant,
+    limit: Duration,
+    console: Tail,
+    files: Files,
+}
+
+impl Machine {
+    /// Runs the machine to its end or to its limit. Its files are in the target directory, in `out/run/<name>`.
+    ///
+    /// # Errors
+    /// When it cannot be started; how it *ended* is in the outcome.
+    pub fn run(&self) -> Result<Outcome> {
+        self.start()?.wait()
+    }
+
+    /// Runs the machine until its console has said `text`, its end, or its limit.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub fn run_until(&self, text: &str) -> Result<Outcome> {
+        let mut running = self.start()?;
+        if running.wait_for(text)? {
+            return running.end(Exit::Reached);
+        }
+        running.wait()
+    }
+
+    /// Starts the machine.
+    ///
+    /// # Errors
+    /// When the emulator or a file it needs is missing, or the description is impossible.
+    pub fn start(&self) -> Result<Running> {
+        self.start_with(&super::binary()?)
+    }
+
+    /// Starts the machine on this emulator.
+    ///
+    /// # Errors
+    /// As [`Machine::start`].
+    pub fn start_with(&self, emulator: &Path) -> Result<Running> {
+        let dir = paths::fresh_out_dir(&format!("run/{}", self.name))?;
+        let files = Files {
+            bios: first_file(BIOS, "the system BIOS (package bochsbios)")?,
+            vgabios: first_file(VGABIOS, "the video BIOS (package vgabios)")?,
+            console: dir.join("console"),
+            log: dir.join("bochs.log"),
+            dir: dir.clone(),
+        };
+        let rc = dir.join("bochsrc");
+        fs::write(&rc, bochsrc(self, &files)?)?;
+        let out = File::create(dir.join("bochs.out"))?;
+        let mut command = Command::new(emulator);
+        command.arg("-q").arg("-f").arg(&rc).current_dir(&dir);
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        for (key, value) in self.knobs.environment() {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
+        command.envs(self.environment.iter().map(|(key, value)| (key, value)));
+        let process = Owned::spawn(&mut command)
+            .with_context(|| format!("cannot start the emulator {}", emulator.display()))?;
+        let console = Tail::new(&files.console, self.live && self.serial == Serial::Console);
+        Ok(Running { process, since: Instant::now(), limit: self.limit, console, files })
+    }
+}
+
+impl Running {
+    /// Waits until the console has said `text`. False: the machine ended or ran into its limit before.
+    ///
+    /// # Errors
+    /// When the console or the process cannot be watched.
+    pub fn wait_for(&mut self, text: &str) -> Result<bool> {
+        self.watch(|console| console.contains(text))
+    }
+
+    /// Waits for the end, or for the limit.
+    ///
+    /// # Errors
+    /// As [`Running::wait_for`].
+    pub fn wait(mut self) -> Result<Outcome> {
+        self.watch(|_| false)?;
+        let exit = if self.process.ended()?.is_some() { Exit::Killed } else { Exit::Limit };
+        self.end(exit)
+    }
+
+    /// Ends the machine at once, as pulling the plug would.
+    ///
+    /// # Errors
+    /// As [`Running::wait_for`].
+    pub fn kill(self) -> Result<Outcome> {
+        self.end(Exit::Killed)
+    }
+
+    /// Freezes the machine; the network sees a host that hangs with its link up.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// Lets a frozen machine go on.
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
+    /// What the console has said so far.
+    pub fn console(&self) -> &str {
+        &self.console.text
+    }
+
+    /// The emulator's process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn watch(&mut self, mut stop: impl FnMut(&str) -> bool) -> Result<bool> {
+        loop {
+            // The order matters: what the machine said before it ended must be read after its end was seen.
+            let ended = self.process.ended()?.is_some();
+            self.console.read();
+            if stop(&self.console.text) {
+                return Ok(true);
+            }
+            if ended || self.since.elapsed() >= self.limit {
+                return Ok(false);
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Ends the machine if it still runs, for the reason given, and collects the outcome.
+    fn end(mut self, reason: Exit) -> Result<Outcome> {
+        let by_itself = self.process.ended()?;
+        if by_itself.is_none() {
+            self.process.kill();
+            self.process.wait(None)?;
+        }
+        let time = self.since.elapsed();
+        self.console.read();
+        let out = read(&self.files.dir.join("bochs.out"));
+        let (exit, ticks) = match by_itself {
+            Some(_) if reason == Exit::Reached => (reason, last_tick(&read(&self.files.log))),
+            Some(status) => (Exit::decode(status, &last_message(&out)), last_tick(&read(&self.files.log))),
+            None => (reason, None),
+        };
+        Ok(Outcome { exit, ticks, console: self.console.text, time, dir: self.files.dir.clone() })
+    }
+}
+
+/// A text file that grows while we read it.
+struct Tail {
+    path: PathBuf,
+    file: Option<File>,
+    /// The bytes at the end that are not a whole character yet.
+    partial: Vec<u8>,
+    text: String,
+    live: bool,
+}
+
+impl Tail {
+    fn new(path: &Path, live: bool) -> Self {
+        Tail { path: path.into(), file: None, partial: Vec::new(), text: String::new(), live }
+    }
+
+    fn read(&mut self) {
+        if self.file.is_none() {
+            self.file = File::open(&self.path).ok();
+        }
+        let Some(file) = &mut self.file else { return };
+        let mut bytes = std::mem::take(&mut self.partial);
+        let _ = file.read_to_end(&mut bytes);
+        let whole = match std::str::from_utf8(&bytes) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => bytes.len(),
+        };
+        self.partial = bytes.split_off(whole);
+        let new = String::from_utf8_lossy(&bytes);
+        if self.live && !new.is_empty() {
+            let mut stdout = std::io::stdout();
+            let _ = stdout.write_all(new.as_bytes()).and_then(|()| stdout.flush());
+        }
+        self.text.push_str(&new);
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+fn first_file(places: &[&str], what: &str) -> Result<PathBuf> {
+    places.iter().map(PathBuf::from).find(|file| file.is_file()).with_context(|| {
+        format!("{what} is not in {}; `cargo xtask setup` installs it", places.join(", nor in "))
+    })
+}
+
+/// What Bochs says when it ends by itself: the line after `exiting with the following message`.
+fn last_message(out: &str) -> String {
+    let mut lines = out.lines().skip_while(|line| !line.contains("exiting with the following message"));
+    lines.nth(1).unwrap_or_default().trim().to_owned()
+}
+
+/// The tick of the last line of Bochs's log: eleven or more digits, then the severity and the device in brackets.
+fn last_tick(log: &str) -> Option<u64> {
+    log.lines().rev().find_map(|line| {
+        let digits = line.find(|c: char| !c.is_ascii_digit())?;
+        let prefix = digits >= 11 && line[digits..].get(1..2) == Some("[");
+        if prefix { line[..digits].parse().ok() } else { None }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    fn status(code: i32) -> ExitStatus {
+        ExitStatus::from_raw(code << 8)
+    }
+
+    #[test]
+    fn exits_are_told_apart() {
+        assert_eq!(Exit::decode(status(33), ""), Exit::Success);
+        assert_eq!(Exit::decode(status(35), ""), Exit::Panic);
+        assert_eq!(Exit::decode(status(37), ""), Exit::Failed);
+        assert_eq!(Exit::decode(status(39), ""), Exit::Refused);
+        assert_eq!(Exit::decode(status(5), ""), Exit::Code(2));
+        assert_eq!(Exit::decode(status(1), "ACPI] ACPI control: soft power off"), Exit::PowerOff);
+        let crash = Exit::decode(status(1), "CPU0] exception(): 3rd exception");
+        assert!(matches!(&crash, Exit::Emulator(message) if message.contains("3rd")) && !crash.is_success());
+        assert!(matches!(Exit::decode(ExitStatus::from_raw(11), ""), Exit::Emulator(_)));
+    }
+
+    #[test]
+    fn the_last_message_is_found() {
+        let out = "====\nBochs is exiting with the following message:\n[CPU0  ] 3rd (13) exception\n====\n";
+        assert_eq!(last_message(out), "[CPU0  ] 3rd (13) exception");
+        assert_eq!(last_message("nothing here"), "");
+    }
+
+    #[test]
+    fn the_last_tick_is_found() {
+        let log = "00000000000i[      ] Bochs\n02880001234i[CPU0  ] CPU is in long mode\nno prefix\n";
+        assert_eq!(last_tick(log), Some(2_880_001_234));
+        assert_eq!(last_tick("123456789012e[X] wide"), Some(123_456_789_012));
+        assert_eq!(last_tick("no"), None);
+    }
+
+    #[test]
+    fn facts_are_picked_from_the_console() {
+        let console =
+            "boot\r\n@@ proof property=a verdict=pass\r\n@@ proofread no\n@@ proof property=b\n".to_owned();
+        let outcome =
+            Outcome { exit: Exit::Success, ticks: None, console, time: Duration::ZERO, dir: "/".into() };
+        assert_eq!(outcome.facts("proof").collect::<Vec<_>>(), ["property=a verdict=pass", "property=b"]);
+    }
+
+    #[test]
+    fn a_growing_file_is_followed_across_a_split_character() {
+        let path = std::env::temp_dir().join(format!("lockstep-tail-{}", std::process::id()));
+        let mut tail = Tail::new(&path, false);
+        tail.read();
+        assert_eq!(tail.text, "");
+        fs::write(&path, b"a\xc3").unwrap();
+        tail.read();
+        assert_eq!(tail.text, "a");
+        File::options().append(true).open(&path).unwrap().write_all(b"\xa4b").unwrap();
+        tail.read();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(tail.text, "a\u{e4}b");
+    }
+}
