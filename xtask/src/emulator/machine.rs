@@ -167,7 +167,7 @@ impl Machine {
     pub fn run_until(&self, text: &str) -> Result<Outcome> {
         let mut running = self.start()?;
         if running.wait_for(text)? {
-            return running.end(Exit::Reached);
+            return running.stop();
         }
         running.wait()
     }
@@ -238,6 +238,14 @@ impl Running {
     /// As [`Running::wait_for`].
     pub fn kill(self) -> Result<Outcome> {
         self.end(Exit::Killed)
+    }
+
+    /// Ends the machine because what was awaited has come.
+    ///
+    /// # Errors
+    /// As [`Running::wait_for`].
+    pub fn stop(self) -> Result<Outcome> {
+        self.end(Exit::Reached)
     }
 
     /// Freezes the machine; the network sees a host that hangs with its link up.

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+pub mod bochs;
 pub mod build;
 
 /// What `cargo xtask` can do. A variant has no doc comment of its own: it would hide the help that its `Args` carry.
-#[allow(missing_docs)]
+#[allow(missing_docs, clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    Bochs(bochs::Args),
     Build(build::Args),
 }
 
@@ -22,6 +24,7 @@ impl Verb {
     /// test, a missed goal) is its exit status instead.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
+            Verb::Bochs(args) => bochs::run(args),
             Verb::Build(args) => build::run(args),
         }
     }
