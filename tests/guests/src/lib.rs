@@ -7,9 +7,12 @@
 
 pub mod apic;
 pub mod boot;
+pub mod code;
 pub mod cpu;
 pub mod exit;
+pub mod pmu;
 pub mod report;
+pub mod ring3;
 pub mod serial;
 pub mod smp;
 pub mod traps;

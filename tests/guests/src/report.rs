@@ -7,6 +7,21 @@ use crate::{
     println,
 };
 
+/// A Debug text as one word: spaces left out.
+struct Word<'a, T>(&'a T);
+
+impl<T: fmt::Debug> fmt::Display for Word<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        struct Squeeze<'a, 'b>(&'a mut fmt::Formatter<'b>);
+        impl fmt::Write for Squeeze<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                text.split(' ').try_for_each(|part| self.0.write_str(part))
+            }
+        }
+        fmt::Write::write_fmt(&mut Squeeze(f), format_args!("{:?}", self.0))
+    }
+}
+
 /// The checks of one run of a program.
 #[derive(Default)]
 pub struct Report {
@@ -50,7 +65,13 @@ impl Report {
 
     /// A value printed by its Debug text, without spaces.
     pub fn same<T: PartialEq + fmt::Debug>(&mut self, name: impl fmt::Display, got: T, want: T) -> bool {
-        self.line(format_args!("{name}"), got == want, format_args!("{got:?}"), format_args!("{want:?}"))
+        let pass = got == want;
+        self.line(
+            format_args!("{name}"),
+            pass,
+            format_args!("{}", Word(&got)),
+            format_args!("{}", Word(&want)),
+        )
     }
 
     /// Ends the program: exit code success if all checks passed (and there was one), else failed.
@@ -63,5 +84,15 @@ impl Report {
             if pass { "pass" } else { "fail" }
         );
         exit::exit(if pass { Code::Success } else { Code::Failed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Word;
+
+    #[test]
+    fn a_debug_text_becomes_one_word() {
+        assert_eq!(Word(&(Some(1), "a b")).to_string(), "(Some(1),\"ab\")");
     }
 }

@@ -22,12 +22,18 @@ pub const USER_CS: u16 = 0x28 | 3;
 pub const TSS: u16 = 0x30;
 
 /// A fault that [`guarded`] caught.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     /// Exception vector.
     pub vector: u8,
     /// Error code, 0 where the exception has none.
     pub error: u32,
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "#{}({:#x})", self.vector, self.error)
+    }
 }
 
 /// #GP(0).
@@ -138,10 +144,12 @@ pub(crate) fn init(number: usize) {
     let idtr = Pointer { limit: 4095, base: IDT.0.get() as u64 };
     let gs = (&raw const *area) as u64;
     // SAFETY: both tables are statics; the selectors name the same flat segments as the loader's table did; GS base
-    // is this processor's area. Segment registers are loaded before the base since a load clears it.
+    // is this processor's area. Segment registers are loaded before the base since a load clears it; with null, since
+    // IRET to ring 3 would make a ring-0 selector null and might take the base with it.
     unsafe {
         asm!("lgdt [{g}]", "lidt [{i}]", "push 8", "lea {t}, [rip + 2f]", "push {t}", "retfq", "2:",
-            "mov {t:e}, 0x10", "mov ss, {t:e}", "mov ds, {t:e}", "mov es, {t:e}", "mov gs, {t:e}", "ltr {s:x}",
+            "mov {t:e}, 0x10", "mov ss, {t:e}", "xor {t:e}, {t:e}", "mov ds, {t:e}", "mov es, {t:e}",
+            "mov fs, {t:e}", "mov gs, {t:e}", "ltr {s:x}",
             g = in(reg) &gdtr, i = in(reg) &idtr, s = in(reg) TSS, t = out(reg) _);
         asm!("wrmsr", in("ecx") 0xc000_0101u32, in("eax") gs as u32, in("edx") (gs >> 32) as u32);
     }
