@@ -56,6 +56,13 @@ pub struct Shape {
     pub event_bits: u32,
 }
 
+impl Shape {
+    /// The bits of all counters in GLOBAL_CTRL and GLOBAL_STATUS.
+    pub fn every_counter(self) -> u64 {
+        ((1 << self.general) - 1) | ((1 << self.fixed) - 1) << 32
+    }
+}
+
 /// Reads leaf 0AH.
 pub fn shape() -> Shape {
     if cpuid(0, 0)[0] < 0xa {
@@ -343,6 +350,7 @@ mod tests {
         let shape = decode_shape([0x0730_0404, 0, 0, 0x603]);
         assert_eq!((shape.version, shape.general, shape.general_bits), (4, 4, 48));
         assert_eq!((shape.fixed, shape.fixed_bits, shape.event_bits), (3, 48, 7));
+        assert_eq!(shape.every_counter(), 0x7_0000_000f);
     }
 
     #[test]

@@ -27,11 +27,6 @@ fn run(report: &mut Report) {
     each_counter_alone(report, shape);
 }
 
-/// The counters' bits of GLOBAL_CTRL.
-fn every_counter(shape: Shape) -> u64 {
-    (1 << shape.general) - 1 | ((1 << shape.fixed) - 1) << 32
-}
-
 /// Runs `piece` and takes off what an empty piece counts.
 fn net(counter: Counter, piece: &Piece, program: impl Fn(), mask: u64) -> u64 {
     program();
@@ -43,7 +38,7 @@ fn net(counter: Counter, piece: &Piece, program: impl Fn(), mask: u64) -> u64 {
 }
 
 fn instructions_on_every_counter(report: &mut Report, shape: Shape, piece: &Piece) {
-    let all = every_counter(shape);
+    let all = shape.every_counter();
     let program = || {
         pmu::reset();
         for n in 0..shape.general {
@@ -127,7 +122,7 @@ fn cycles(report: &mut Report, shape: Shape) {
     for n in 0..3 {
         pmu::program_fixed(n, Rings::Both, Overflow::Quiet);
     }
-    pmu::count(code::long_loop().routine, every_counter(shape));
+    pmu::count(code::long_loop().routine, shape.every_counter());
     let read = |counter: Counter| counter.read();
     report.equal("cycles-general-and-fixed", read(Counter::General(0)), read(Counter::Fixed(1)));
     report.equal("reference-cycles-general-and-fixed", read(Counter::General(1)), read(Counter::Fixed(2)));

@@ -93,7 +93,7 @@ fn controls(report: &mut Report, shape: Shape) {
     );
     report.same("fixed-ctrl-reserved", wrmsr(pmu::FIXED_CTR_CTRL, 1 << (4 * shape.fixed)), Err(GP0));
     pmu::reset();
-    let every = (1 << shape.general) - 1 | ((1u64 << shape.fixed) - 1) << 32;
+    let every = shape.every_counter();
     report.same(
         "global-ctrl-read-back",
         (wrmsr(pmu::GLOBAL_CTRL, every), rdmsr(pmu::GLOBAL_CTRL)),
@@ -112,7 +112,7 @@ fn status(report: &mut Report, shape: Shape) {
     if shape.version < 4 {
         return;
     }
-    let every = (1 << shape.general) - 1 | ((1u64 << shape.fixed) - 1) << 32;
+    let every = shape.every_counter();
     report.same(
         "status-set",
         (wrmsr(pmu::GLOBAL_STATUS_SET, every), rdmsr(pmu::GLOBAL_STATUS)),
