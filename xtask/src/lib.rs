@@ -10,5 +10,6 @@ pub mod fetch;
 pub mod paths;
 pub mod report;
 pub mod run;
+pub mod setup;
 pub mod ui;
 pub mod verbs;

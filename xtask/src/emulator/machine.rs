@@ -9,19 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::bochsrc::{Files, Machine, Serial, bochsrc};
+use crate::setup::needs::{BIOS, VGABIOS};
 use crate::{paths, run::Owned, ui};
 
 /// How often the console is looked at.
 const POLL: Duration = Duration::from_millis(25);
-/// Where packages put the system BIOS (Debian and Ubuntu: bochsbios).
-const BIOS: &[&str] = &["/usr/share/bochs/BIOS-bochs-latest"];
-/// Where packages put the video BIOS (Debian and Ubuntu: vgabios; some bochsbios carry one).
-const VGABIOS: &[&str] = &[
-    "/usr/share/vgabios/vgabios.bin",
-    "/usr/share/bochs/VGABIOS-lgpl-latest.bin",
-    "/usr/share/bochs/VGABIOS-lgpl-latest",
-];
-
 /// How a run ended. The first four are what the kernel says through the exit port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {

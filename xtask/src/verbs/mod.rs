@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 pub mod bochs;
 pub mod build;
+pub mod setup;
 
 /// What `cargo xtask` can do. A variant has no doc comment of its own: it would hide the help that its `Args` carry.
 #[allow(missing_docs, clippy::large_enum_variant)]
@@ -14,6 +15,7 @@ pub mod build;
 pub enum Verb {
     Bochs(bochs::Args),
     Build(build::Args),
+    Setup(setup::Args),
 }
 
 impl Verb {
@@ -26,6 +28,7 @@ impl Verb {
         match self {
             Verb::Bochs(args) => bochs::run(args),
             Verb::Build(args) => build::run(args),
+            Verb::Setup(args) => setup::run(args),
         }
     }
 }
