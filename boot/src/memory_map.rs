@@ -83,8 +83,16 @@ pub struct Usable {
 }
 
 impl Usable {
+    /// Nothing.
+    pub const fn none() -> Usable {
+        Usable { ranges: Vec::new(), lost: 0 }
+    }
+
     /// What of `map` may be used, less `taken`. The order of the entries does not matter.
-    pub fn derive(map: impl Iterator<Item = MemoryEntry> + Clone, taken: impl Iterator<Item = Range>) -> Usable {
+    pub fn derive(
+        map: impl Iterator<Item = MemoryEntry> + Clone,
+        taken: impl Iterator<Item = Range>,
+    ) -> Usable {
         let mut usable = Usable::default();
         for e in map.clone().filter(|e| e.kind == MemoryKind::Usable) {
             usable.add(Range::from_length(e.base, e.length).inner_pages());
@@ -102,7 +110,7 @@ impl Usable {
     }
 
     /// Adds whole pages, joining what overlaps or touches.
-    fn add(&mut self, mut new: Range) {
+    pub fn add(&mut self, mut new: Range) {
         if new.is_empty() {
             return;
         }
@@ -152,5 +160,133 @@ impl Usable {
         let inserted = self.ranges.insert(at, new).is_ok();
         assert!(inserted, "the list has room");
         at + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec as StdVec;
+
+    const MIB: u64 = 1 << 20;
+
+    fn entry(base: u64, end: u64, kind: MemoryKind) -> MemoryEntry {
+        MemoryEntry { base, length: end - base, kind }
+    }
+
+    fn derive(map: &[MemoryEntry], taken: &[Range]) -> StdVec<(u64, u64)> {
+        let u = Usable::derive(map.iter().copied(), taken.iter().copied());
+        u.ranges.iter().map(|r| (r.start, r.end)).collect()
+    }
+
+    #[test]
+    fn a_pc_with_everything_taken_out() {
+        use MemoryKind::*;
+        let map = [
+            entry(0, 0x9FC00, Usable),
+            entry(0x9FC00, 0xA0000, Reserved),
+            entry(0xF0000, MIB, Reserved),
+            entry(MIB, 0x0FFE_0000, Usable),
+            entry(0x0FFE_0000, 0x1000_0000, AcpiReclaimable),
+            entry(0xFFFC_0000, 1 << 32, Reserved),
+        ];
+        let kernel = Range::new(2 * MIB, 3 * MIB);
+        let below = Range::new(MIB + 0x800, MIB + 0x1801); // a module below the kernel, not on page bounds
+        let above = Range::new(8 * MIB, 9 * MIB);
+        let got = derive(&map, &[LOW, above, kernel, below]);
+        let want = [(MIB + 0x2000, 2 * MIB), (3 * MIB, 8 * MIB), (9 * MIB, 0x0FFE_0000)];
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn unsorted_overlapping_and_touching_entries_join() {
+        use MemoryKind::*;
+        let map = [
+            entry(6 * MIB, 8 * MIB, Usable),
+            entry(2 * MIB, 4 * MIB, Usable),
+            entry(4 * MIB, 5 * MIB, Usable),
+            entry(MIB, 3 * MIB, Usable),
+            entry(7 * MIB, 7 * MIB + 1, Reserved), // one byte costs its page, wherever it stands in the list
+        ];
+        assert_eq!(derive(&map, &[]), [(MIB, 5 * MIB), (6 * MIB, 7 * MIB), (7 * MIB + PAGE, 8 * MIB)]);
+    }
+
+    #[test]
+    fn firmware_wins_where_entries_disagree() {
+        use MemoryKind::*;
+        let map = [entry(0, 16 * MIB, Reserved), entry(MIB, 16 * MIB, Usable)];
+        assert!(derive(&map, &[]).is_empty());
+    }
+
+    #[test]
+    fn lengths_beyond_the_address_space_are_cut() {
+        let map = [MemoryEntry { base: MIB, length: u64::MAX, kind: MemoryKind::Usable }];
+        assert_eq!(derive(&map, &[]), [(MIB, MAX_PHYSICAL)]);
+        let map = [map[0], MemoryEntry { base: 4 * MIB, length: u64::MAX, kind: MemoryKind::Reserved }];
+        assert_eq!(derive(&map, &[]), [(MIB, 4 * MIB)]);
+        let far = MemoryEntry { base: u64::MAX - 1, length: 1, kind: MemoryKind::Usable };
+        assert!(derive(&[far], &[]).is_empty());
+    }
+
+    #[test]
+    fn a_map_with_more_ranges_than_fit_gives_up_the_smallest() {
+        let map: StdVec<_> =
+            (0..600u64).map(|i| entry(i * MIB, i * MIB + PAGE * (1 + i % 7), MemoryKind::Usable)).collect();
+        let u = Usable::derive(map.iter().copied(), std::iter::empty());
+        let all: u64 = map.iter().map(|e| e.length).sum();
+        assert_eq!((u.ranges.len(), u.bytes() + u.lost), (MAX_RANGES, all));
+        let smallest = u.ranges.iter().map(Range::len).min().unwrap();
+        assert!(smallest >= 4 * PAGE, "{smallest}: 85 or 86 ranges of each size 5, 6, 7 pages, so some of 4");
+        assert!(u.ranges.windows(2).all(|w| w[0].end < w[1].start));
+    }
+
+    /// Slow and plainly right: one flag for each page.
+    fn model(map: &[MemoryEntry], taken: &[Range], pages: u64) -> StdVec<bool> {
+        let mut ok = vec![false; pages as usize];
+        for (page, ok) in ok.iter_mut().enumerate() {
+            let p = Range::from_length(page as u64 * PAGE, PAGE);
+            let as_range = |e: &MemoryEntry| Range::from_length(e.base, e.length);
+            // Pages are joined from whole pages inside each single entry.
+            *ok = map.iter().any(|e| e.kind == MemoryKind::Usable && as_range(e).contains(&p))
+                && !map.iter().any(|e| e.kind != MemoryKind::Usable && as_range(e).overlaps(&p))
+                && !taken.iter().any(|t| !t.is_empty() && t.overlaps(&p));
+        }
+        ok
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_model(
+            map in proptest::collection::vec((0u64..200 * PAGE, 0u64..60 * PAGE, 0u8..3), 0..40),
+            taken in proptest::collection::vec((0u64..200 * PAGE, 0u64..20 * PAGE), 0..10),
+        ) {
+            let kinds = [MemoryKind::Usable, MemoryKind::Usable, MemoryKind::Reserved];
+            let map: StdVec<_> = map.iter()
+                .map(|(base, length, kind)| MemoryEntry { base: *base, length: *length, kind: kinds[*kind as usize] })
+                .collect();
+            let taken: StdVec<_> = taken.iter().map(|(b, l)| Range::from_length(*b, *l)).collect();
+            let u = Usable::derive(map.iter().copied(), taken.iter().copied());
+            prop_assert!(u.ranges.windows(2).all(|w| w[0].end < w[1].start));
+            prop_assert!(u.ranges.iter().all(|r| !r.is_empty() && r.start % PAGE == 0 && r.end % PAGE == 0));
+            for (page, want) in model(&map, &taken, 300).into_iter().enumerate() {
+                let p = Range::from_length(page as u64 * PAGE, PAGE);
+                prop_assert_eq!(u.ranges.iter().any(|r| r.contains(&p)), want, "page {}", page);
+            }
+        }
+
+        #[test]
+        fn any_map_is_borne(
+            map in proptest::collection::vec((any::<u64>(), any::<u64>(), 0u8..3), 0..400),
+        ) {
+            let kinds = [MemoryKind::Usable, MemoryKind::AcpiReclaimable, MemoryKind::Reserved];
+            let map = map.iter().map(|(base, length, kind)| {
+                MemoryEntry { base: *base, length: *length, kind: kinds[*kind as usize] }
+            });
+            let u = Usable::derive(map, [LOW].into_iter());
+            prop_assert!(u.ranges.windows(2).all(|w| w[0].end < w[1].start));
+            prop_assert!(u.ranges.iter().all(|r| r.start >= LOW.end && r.end <= MAX_PHYSICAL));
+        }
     }
 }

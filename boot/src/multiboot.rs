@@ -54,9 +54,13 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::TotalSize(size) => write!(f, "boot information says it has {size} bytes"),
-            Error::TagSize { tag, offset } => write!(f, "tag {tag} at byte {offset} has a size that does not fit"),
+            Error::TagSize { tag, offset } => {
+                write!(f, "tag {tag} at byte {offset} has a size that does not fit")
+            }
             Error::NoEndTag => f.write_str("boot information has no end tag"),
-            Error::BadString { tag } => write!(f, "tag {tag} holds a string that is not NUL-terminated UTF-8"),
+            Error::BadString { tag } => {
+                write!(f, "tag {tag} holds a string that is not NUL-terminated UTF-8")
+            }
             Error::BadModule { index } => write!(f, "module {index} ends before it starts"),
             Error::TooManyModules => write!(f, "more than {MAX_MODULES} modules; load fewer"),
             Error::EntrySize { tag, size } => write!(f, "tag {tag} has entries of {size} bytes"),
@@ -315,4 +319,159 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec as StdVec;
+
+    fn tag(kind: u32, body: &[u8]) -> StdVec<u8> {
+        let mut t = StdVec::new();
+        t.extend(kind.to_le_bytes());
+        t.extend((8 + body.len() as u32).to_le_bytes());
+        t.extend(body);
+        t.resize(t.len().next_multiple_of(8), 0xAA);
+        t
+    }
+
+    fn info(tags: &[StdVec<u8>]) -> StdVec<u8> {
+        let mut all = vec![0; 8];
+        tags.iter().for_each(|t| all.extend(t));
+        all.extend(tag(0, &[]));
+        let size = all.len() as u32;
+        all[0..4].copy_from_slice(&size.to_le_bytes());
+        all
+    }
+
+    fn words(words: &[u32]) -> StdVec<u8> {
+        words.iter().flat_map(|w| w.to_le_bytes()).collect()
+    }
+
+    fn module(start: u32, end: u32, string: &str) -> StdVec<u8> {
+        let mut body = words(&[start, end]);
+        body.extend(string.as_bytes());
+        body.push(0);
+        tag(3, &body)
+    }
+
+    #[test]
+    fn everything_a_loader_says_is_read() {
+        let mut map = words(&[24, 0]);
+        map.extend(words(&[0, 0, 0x9FC00, 0, 1, 0]));
+        map.extend(words(&[0x7FE0_0000, 0, 0x1_0000, 0, 3, 0]));
+        map.extend(words(&[0, 1, 0, 2, 7, 0]));
+        let mut efi = words(&[48, 1]);
+        for (kind, base, pages) in
+            [(7u32, 0x10_0000u32, 16u32), (3, 0x20_0000, 1), (9, 0x30_0000, 1), (6, 0x40_0000, 1)]
+        {
+            efi.extend(words(&[kind, 0, base, 0, 0, 0, pages, 0, 0xF, 0, 0, 0]));
+        }
+        let mut screen = words(&[0xE000_0000, 0, 4096, 1024, 768]);
+        screen.extend([32, 1, 0, 0, 16, 8, 8, 8, 0, 8]);
+        let bytes = info(&[
+            tag(1, b"log=debug seed=1\0"),
+            tag(2, b"GRUB 2.06\0"),
+            module(0x30_0000, 0x30_0010, "config"),
+            module(0x1_0000, 0x1_0000, ""),
+            tag(6, &map),
+            tag(8, &screen),
+            tag(12, &words(&[0x7F00_0000, 0])),
+            tag(15, b"RSD PTR rev2"),
+            tag(14, b"RSD PTR rev0"),
+            tag(17, &efi),
+            tag(0x7777, b"of the future"),
+        ]);
+        let i = BootInfo::parse(&bytes).unwrap();
+        assert_eq!(
+            (i.command_line, i.loader, i.size as usize),
+            ("log=debug seed=1", "GRUB 2.06", bytes.len())
+        );
+        assert_eq!(i.modules[0], Module { start: 0x30_0000, end: 0x30_0010, string: "config" });
+        assert_eq!(i.modules.len(), 2);
+        assert_eq!(i.rsdp, Some(&b"RSD PTR rev2"[..]), "revision 2 wins in either order");
+        assert_eq!(i.efi_system_table, Some(0x7F00_0000));
+        let f = i.framebuffer.unwrap();
+        assert_eq!((f.address, f.pitch, f.width, f.height, f.bits), (0xE000_0000, 4096, 1024, 768, 32));
+        assert_eq!(f.pixels, Pixels::Rgb([(16, 8), (8, 8), (0, 8)]));
+        let kinds: StdVec<_> = i.memory().map(|e| (e.base, e.length, e.kind)).collect();
+        assert_eq!(kinds[0], (0, 0x9FC00, MemoryKind::Usable));
+        assert_eq!(kinds[1], (0x7FE0_0000, 0x1_0000, MemoryKind::AcpiReclaimable));
+        assert_eq!(kinds[2], (1 << 32, 2 << 32, MemoryKind::Reserved));
+        let efi: StdVec<_> = i.efi_memory().map(|e| (e.base, e.length, e.kind)).collect();
+        assert_eq!(efi[0], (0x10_0000, 0x1_0000, MemoryKind::Usable));
+        assert_eq!(efi[1].2, MemoryKind::Usable, "boot service data is free");
+        assert_eq!(efi[2].2, MemoryKind::AcpiReclaimable);
+        assert_eq!(efi[3].2, MemoryKind::Reserved, "runtime service data is not");
+    }
+
+    #[test]
+    fn sections_of_the_kernel_are_read() {
+        let mut body = words(&[2, 64, 1]);
+        body.extend(vec![0; 64]);
+        let mut s = words(&[9, 2, 0, 0, 0x50_0000, 0, 0x1000, 0, 0x480, 0, 5, 1]);
+        s.resize(64, 0);
+        body.extend(&s);
+        let bytes = info(&[tag(9, &body)]);
+        let i = BootInfo::parse(&bytes).unwrap();
+        let sections: StdVec<_> = i.sections.unwrap().iter().collect();
+        assert_eq!(sections[1], ElfSection { kind: 2, address: 0x50_0000, size: 0x480, link: 5 });
+        assert_eq!(sections.len(), 2);
+        // A stripped kernel: no sections, entry size 0.
+        let bytes = info(&[tag(9, &words(&[0, 0, 0]))]);
+        assert_eq!(BootInfo::parse(&bytes).unwrap().sections.unwrap().iter().count(), 0);
+    }
+
+    #[test]
+    fn hostile_bytes_are_named() {
+        let parse = |b: &[u8]| BootInfo::parse(b).map(|_| ()).unwrap_err();
+        assert_eq!(parse(&[]), Error::TotalSize(0));
+        assert_eq!(parse(&words(&[7, 0])), Error::TotalSize(7));
+        assert_eq!(parse(&words(&[100, 0])), Error::TotalSize(100));
+        assert_eq!(parse(&words(&[8, 0])), Error::NoEndTag);
+        assert_eq!(parse(&words(&[12, 0, 0])), Error::NoEndTag);
+        assert_eq!(parse(&words(&[16, 0, 1, 7])), Error::TagSize { tag: 1, offset: 8 });
+        assert_eq!(parse(&words(&[16, 0, 1, 9])), Error::TagSize { tag: 1, offset: 8 });
+        assert_eq!(parse(&words(&[16, 0, 1, u32::MAX])), Error::TagSize { tag: 1, offset: 8 });
+        assert_eq!(parse(&info(&[tag(1, b"no end")])), Error::BadString { tag: 1 });
+        assert_eq!(parse(&info(&[tag(1, b"\xFF\0")])), Error::BadString { tag: 1 });
+        assert_eq!(parse(&info(&[module(0, 1, "a"), module(9, 8, "b")])), Error::BadModule { index: 1 });
+        assert_eq!(parse(&info(&vec![module(0, 1, "a"); MAX_MODULES + 1])), Error::TooManyModules);
+        assert_eq!(parse(&info(&[tag(6, &words(&[23, 0, 1]))])), Error::EntrySize { tag: 6, size: 23 });
+        assert_eq!(parse(&info(&[tag(6, &words(&[0, 0, 1]))])), Error::EntrySize { tag: 6, size: 0 });
+        assert_eq!(parse(&info(&[tag(8, &[0; 20])])), Error::TagSize { tag: 8, offset: 8 });
+        let huge = MAX_BYTES + 8;
+        let mut bytes = vec![0; huge as usize];
+        bytes[0..4].copy_from_slice(&huge.to_le_bytes());
+        assert_eq!(parse(&bytes), Error::TotalSize(huge));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_borne(bytes: StdVec<u8>) {
+            let _ = BootInfo::parse(&bytes);
+        }
+
+        #[test]
+        fn any_tags_are_borne(tags in proptest::collection::vec(
+            (0u32..22, proptest::collection::vec(any::<u8>(), 0..120)), 0..12))
+        {
+            let bytes = info(&tags.iter().map(|(k, b)| tag(*k, b)).collect::<StdVec<_>>());
+            if let Ok(i) = BootInfo::parse(&bytes) {
+                let _ = (i.memory().count(), i.efi_memory().count(), i.sections.map(|s| s.iter().count()));
+            }
+        }
+
+        #[test]
+        fn one_changed_byte_is_borne(at: proptest::sample::Index, value: u8) {
+            let mut bytes = info(&[tag(1, b"a b\0"), module(1, 2, "m"), tag(6, &words(&[24, 0, 0, 0, 9, 0, 1, 0]))]);
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            if let Ok(i) = BootInfo::parse(&bytes) {
+                let _ = i.memory().count();
+            }
+        }
+    }
 }

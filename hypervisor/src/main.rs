@@ -10,6 +10,11 @@ mod console;
 #[cfg(target_os = "none")]
 mod panic;
 
+mod events;
+mod memory;
+mod options;
+mod symbols;
+
 /// Entered by the boot code on the boot processor: 64-bit mode, interrupts off, the boot page tables.
 #[cfg(target_os = "none")]
 #[allow(unsafe_code)]

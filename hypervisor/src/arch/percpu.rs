@@ -2,8 +2,8 @@
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering};
-use x86_64::registers::model_specific::GsBase;
 use x86_64::VirtAddr;
+use x86_64::registers::model_specific::GsBase;
 
 /// Processors at most. More are left unstarted, and the boot says so.
 pub const MAX_CPUS: usize = 64;
