@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod emulator;
 pub mod fetch;
+pub mod guests;
 pub mod paths;
 pub mod report;
 pub mod run;

@@ -36,6 +36,5 @@ pub fn kernel() -> Result<PathBuf> {
 /// A call of cargo in the workspace, with this process's target directory.
 pub fn cargo<'a>(args: impl IntoIterator<Item = &'a str>) -> Cmd<'static> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // `CARGO_*` of the outer `cargo run` would make the inner build differ from one typed by hand.
     Cmd::new(cargo).args(args).cwd(paths::root()).env("CARGO_TARGET_DIR", paths::target_dir())
 }

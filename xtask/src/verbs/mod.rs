@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 pub mod bochs;
 pub mod build;
+pub mod guest;
 pub mod setup;
 
 /// What `cargo xtask` can do. A variant has no doc comment of its own: it would hide the help that its `Args` carry.
@@ -15,6 +16,7 @@ pub mod setup;
 pub enum Verb {
     Bochs(bochs::Args),
     Build(build::Args),
+    Guest(guest::Args),
     Setup(setup::Args),
 }
 
@@ -28,6 +30,7 @@ impl Verb {
         match self {
             Verb::Bochs(args) => bochs::run(args),
             Verb::Build(args) => build::run(args),
+            Verb::Guest(args) => guest::run(args),
             Verb::Setup(args) => setup::run(args),
         }
     }
