@@ -10,7 +10,9 @@ extern crate std;
 pub mod caps;
 pub mod controls;
 pub mod errors;
+pub mod exit;
 pub mod fields;
+pub mod inject;
 #[cfg(test)]
 pub(crate) mod recorded;
 pub mod requirements;
