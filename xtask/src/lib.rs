@@ -12,5 +12,6 @@ pub mod paths;
 pub mod report;
 pub mod run;
 pub mod setup;
+pub mod tidy;
 pub mod ui;
 pub mod verbs;

@@ -9,6 +9,7 @@ pub mod bochs;
 pub mod build;
 pub mod guest;
 pub mod setup;
+pub mod tidy;
 
 /// What `cargo xtask` can do. A variant has no doc comment of its own: it would hide the help that its `Args` carry.
 #[allow(missing_docs, clippy::large_enum_variant)]
@@ -18,6 +19,7 @@ pub enum Verb {
     Build(build::Args),
     Guest(guest::Args),
     Setup(setup::Args),
+    Tidy(tidy::Args),
 }
 
 impl Verb {
@@ -32,6 +34,7 @@ impl Verb {
             Verb::Build(args) => build::run(args),
             Verb::Guest(args) => guest::run(args),
             Verb::Setup(args) => setup::run(args),
+            Verb::Tidy(args) => tidy::run(args),
         }
     }
 }
