@@ -3,7 +3,7 @@
 //! Deterministic replay rests on one claim: the processor counts what the guest retires, exactly, whatever the
 //! host does meanwhile. [`point`] names a place in a guest's execution by such counts, [`landing`] stops the
 //! guest exactly there, [`margin`] says how early the counter's interrupt has to be armed, and [`proof`] tests
-//! the claim at boot, property by property. Everything here is pure: no clock, no I/O, no allocation.
+//! the claim at boot, property by property; [`pmu`] plans what is written to the counters. Everything here is pure: no clock, no I/O, no allocation.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ extern crate std;
 
 pub mod landing;
 pub mod margin;
+pub mod pmu;
 pub mod point;
 pub mod proof;
 pub mod seed;
