@@ -315,3 +315,32 @@ unsafe extern "C" fn skip_ud2() {
 unsafe extern "C" fn repair_rbx() {
     naked_asm!("add rsp, 8", "mov rbx, rsp", "mov rsi, rsp", "iretq")
 }
+
+/// RDMSR of ECX into RDI.
+pub fn read_msr() -> Piece {
+    piece!(read_msr, 5, Some(0), 0, 0, "rdmsr", "shl rdx, 32", "or rax, rdx", "mov rdi, rax", "nop", "ret")
+}
+
+/// WRMSR of RSI to ECX.
+pub fn write_msr() -> Piece {
+    piece!(write_msr, 4, Some(0), 0, 0, "mov eax, esi", "mov rdx, rsi", "shr rdx, 32", "wrmsr", "ret")
+}
+
+/// RDPMC of ECX into RDI.
+pub fn read_pmc() -> Piece {
+    piece!(read_pmc, 4, Some(0), 0, 0, "rdpmc", "shl rdx, 32", "or rax, rdx", "mov rdi, rax", "ret")
+}
+
+/// Address and length of [`store_string`].
+static STRING: [core::sync::atomic::AtomicU64; 2] = [const { core::sync::atomic::AtomicU64::new(0) }; 2];
+
+/// REP STOSB of `length` bytes at `address`, which has to be in the window of [`crate::vmx::ept`].
+pub fn store_string(address: u64, length: u64) -> Piece {
+    use crate::vmx::ept;
+    let window = ept::WINDOW..ept::WINDOW + 4096 * ept::WINDOW_PAGES as u64;
+    assert!(window.contains(&address) && length <= window.end - address, "outside of the window");
+    STRING[0].store(address, core::sync::atomic::Ordering::SeqCst);
+    STRING[1].store(length, core::sync::atomic::Ordering::SeqCst);
+    piece!(store_string, 4, Some(0), 0, 0,
+        "mov rdi, [rip + {s}]", "mov rcx, [rip + {s} + 8]", "mov eax, 0x5a", "rep stosb", "ret", s = sym STRING)
+}

@@ -113,7 +113,7 @@ pub unsafe fn wrmsr_any(msr: u32, value: u64) -> Result<(), Fault> {
 
 /// Can writing this MSR do no harm to memory? Performance monitoring, time, debug control, feature control, and
 /// x2APIC registers but the one that sends interrupts.
-fn harmless(msr: u32) -> bool {
+pub(crate) fn harmless(msr: u32) -> bool {
     matches!(msr, 0x10 | 0x3a | 0x3b | 0xc1..=0xc8 | 0x186..=0x18d | 0x1a0 | 0x1d9 | 0x309..=0x30c | 0x329 | 0x345
         | 0x38d..=0x391 | 0x4c1..=0x4c8 | 0x6e0 | 0x800..=0x82f | 0x831..=0x83f | 0xc000_0103)
 }
@@ -168,5 +168,14 @@ pub fn stop() -> ! {
     loop {
         // SAFETY: nothing is expected of this processor any more.
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+    }
+}
+
+/// Lets NMIs in again after an NMI that was taken by a VM exit: an IRET to here.
+pub fn unblock_nmi() {
+    // SAFETY: the frame that IRETQ takes is the current state.
+    unsafe {
+        asm!("mov {t}, rsp", "push 0x10", "push {t}", "pushfq", "push 8", "lea {t}, [rip + 2f]", "push {t}",
+            "iretq", "2:", t = out(reg) _);
     }
 }

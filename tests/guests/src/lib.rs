@@ -16,6 +16,7 @@ pub mod ring3;
 pub mod serial;
 pub mod smp;
 pub mod traps;
+pub mod vmx;
 
 pub use report::Report;
 
