@@ -9,10 +9,15 @@ extern crate std;
 
 pub mod caps;
 pub mod controls;
+pub mod ept;
 pub mod errors;
 pub mod exit;
 pub mod fields;
+pub mod guest_state;
 pub mod inject;
+pub mod instructions;
+pub mod io_bitmap;
+pub mod msr_bitmap;
 #[cfg(test)]
 pub(crate) mod recorded;
 pub mod requirements;

@@ -1,0 +1,105 @@
+//! The MSR bitmaps: which RDMSR and WRMSR of the guest exit (SDM vol. 3C, "MSR-Bitmap Address").
+
+/// The four bitmaps of 1 KByte: reads of low MSRs, reads of high, writes of low, writes of high. A set bit exits; MSRs
+/// outside both ranges always exit.
+#[repr(C, align(4096))]
+#[derive(Clone)]
+pub struct MsrBitmap([u8; 4096]);
+
+/// The first MSR of the high range; the low one starts at 0. Both have 2000h numbers.
+const HIGH: u32 = 0xc000_0000;
+const RANGE: u32 = 0x2000;
+const HIGH_OFFSET: usize = 1024;
+const WRITE_OFFSET: usize = 2048;
+
+/// Which accesses of an MSR exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intercept {
+    /// RDMSR exits.
+    pub read: bool,
+    /// WRMSR exits.
+    pub write: bool,
+}
+
+impl Intercept {
+    /// Both exit.
+    pub const BOTH: Self = Self { read: true, write: true };
+    /// Neither exits.
+    pub const NONE: Self = Self { read: false, write: false };
+}
+
+impl MsrBitmap {
+    /// Every access exits.
+    pub const fn all() -> Self {
+        Self([0xff; 4096])
+    }
+
+    /// Decides what exits for one MSR. False if the MSR is in neither range, where everything exits.
+    #[must_use]
+    pub fn set(&mut self, number: u32, intercept: Intercept) -> bool {
+        let Some((byte, bit)) = position(number) else { return false };
+        for (offset, on) in [(0, intercept.read), (WRITE_OFFSET, intercept.write)] {
+            let cell = &mut self.0[offset + byte];
+            *cell = if on { *cell | bit } else { *cell & !bit };
+        }
+        true
+    }
+
+    /// What exits for one MSR.
+    pub fn get(&self, number: u32) -> Intercept {
+        let Some((byte, bit)) = position(number) else { return Intercept::BOTH };
+        Intercept { read: self.0[byte] & bit != 0, write: self.0[WRITE_OFFSET + byte] & bit != 0 }
+    }
+
+    /// The page as the processor reads it.
+    pub const fn bytes(&self) -> &[u8; 4096] {
+        &self.0
+    }
+}
+
+fn position(number: u32) -> Option<(usize, u8)> {
+    let (base, index) = match number {
+        n if n < RANGE => (0, n),
+        n if (HIGH..HIGH + RANGE).contains(&n) => (HIGH_OFFSET, n - HIGH),
+        _ => return None,
+    };
+    Some((base + (index / 8) as usize, 1 << (index % 8)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn everything_exits_at_first() {
+        let bitmap = MsrBitmap::all();
+        for number in [0, 0x10, 0x1fff, 0x2000, 0xc000_0080, 0xc000_1fff, 0xc000_2000, u32::MAX] {
+            assert_eq!(bitmap.get(number), Intercept::BOTH);
+        }
+    }
+
+    #[test]
+    fn bits_lie_where_the_manual_puts_them() {
+        let mut bitmap = MsrBitmap::all();
+        assert!(bitmap.set(0x277, Intercept { read: false, write: true }));
+        assert_eq!((bitmap.bytes()[0x4e], bitmap.bytes()[0x84e]), (0x7f, 0xff));
+        assert!(bitmap.set(0xc000_0081, Intercept { read: true, write: false }));
+        assert_eq!((bitmap.bytes()[0x410], bitmap.bytes()[0xc10]), (0xff, 0xfd));
+        assert!(!bitmap.set(0x4000_0000, Intercept::NONE), "outside both ranges everything exits");
+    }
+
+    proptest! {
+        #[test]
+        fn one_msr_changes_alone(number: u32, other: u32, read: bool, write: bool) {
+            let mut bitmap = MsrBitmap::all();
+            let intercept = Intercept { read, write };
+            let within = bitmap.set(number & 0xc000_1fff, intercept);
+            let expected = if within { intercept } else { Intercept::BOTH };
+            prop_assert_eq!(bitmap.get(number & 0xc000_1fff), expected);
+            if other != number & 0xc000_1fff {
+                prop_assert_eq!(bitmap.get(other), Intercept::BOTH);
+            }
+        }
+    }
+}
