@@ -33,14 +33,40 @@ struct lockstep_rng_t {
   Bit64u below(Bit64u n) { return n ? next() % n : 0; }   // bias is of no matter here
 };
 
+// CPUID leaf 0Ah in numbers; version 0 = no performance counters.
+struct lockstep_pmu_t {
+  unsigned version;   // 1..5
+  unsigned general;   // IA32_PMCx, 1..8
+  unsigned fixed;     // IA32_FIXED_CTRx, 0..3
+  unsigned width;     // bits of every counter, 32..48
+};
+
 // What the environment asked for. Read once, before the first CPU exists; a
-// value that is not understood ends the program (lockstep_knobs never returns).
+// value that is not understood ends the program (exit code 2).
 struct lockstep_knobs_t {
-  Bit64u seed;                                  // LOCKSTEP_SEED
-  Bit32u skid_min, skid_max; Bit64u skid_seed;  // LOCKSTEP_SKID
+  Bit64u seed;                                    // LOCKSTEP_SEED
+  Bit32u skid_min, skid_max; Bit64u skid_seed;    // LOCKSTEP_SKID, instructions
+  lockstep_pmu_t pmu;                             // LOCKSTEP_PMU
+  Bit64u tlb_seed; Bit32u tlb_walks, tlb_evictions; // LOCKSTEP_TLB, per million instructions
+  // LOCKSTEP_FAULT
+  Bit32u overcount;       // one count too many every so many VM exits; 0 = never
+  Bit32u lost_pmi;        // every so many PMIs one vanishes; 0 = never
+  bool   undercount_rep;  // a REP that was interrupted is never counted
+  bool   vmx_locked, no_vmx, no_ept, no_unrestricted, no_mtf, atom;
 };
 
 const lockstep_knobs_t *lockstep_knobs(void);
+
+// The CPU as the knobs shape it: which VMX features (BX_VMX_*) are taken away,
+// what IA32_FEATURE_CONTROL holds after a reset, and the CPUID leaves that must
+// agree with what is really modelled (counters, TSC rate).
+struct cpuid_function_t;
+Bit32u lockstep_vmx_absent(void);
+Bit32u lockstep_feature_control(void);
+void   lockstep_cpuid(Bit32u function, struct cpuid_function_t *leaf);
+
+// The hardware random generator's next byte: a function of LOCKSTEP_SEED.
+Bit8u  lockstep_random8(void);
 
 // End the emulator with a process exit code; prints the final tick count.
 [[noreturn]] void lockstep_exit(int code);
