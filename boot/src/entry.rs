@@ -5,11 +5,11 @@
 //! paging off, EAX = magic, EBX = physical address of the boot information.
 //! Contract with the kernel: it exports
 //! `extern "C" fn kernel_main(info: u64) -> !` and `extern "C" fn ap_main(argument: u64) -> !`, both entered in 64-bit
-//! mode with interrupts off, a 16-byte aligned stack and the boot page tables, which map the first 4 GiB one to one
-//! with every right. The kernel replaces them; only the start of a processor uses them afterwards.
+//! mode with interrupts off and a 16-byte aligned stack. The boot processor has the boot page tables, which map the
+//! first 4 GiB one to one with every right, until the kernel replaces them; the others start with the kernel's own.
 
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of the boot processor's first stack. It has no guard page: the kernel changes to one that has.
 pub const BOOT_STACK_BYTES: u64 = 64 << 10;
@@ -96,22 +96,23 @@ multiboot_entry:
     loop 3b
 
     lgdt [boot_gdt_pointer]
+    mov esi, offset boot_pml4
+    mov edi, 0x100                          // LME
     call enable_long_mode
     push 0x08
     mov eax, offset boot_entry64
     push eax
     retf
 
-// Turns paging on in 32-bit compatibility mode: PAE, CR3, EFER.LME, CR0.PG and WP (SDM 3A, 11.8.5).
+// Turns paging on in 32-bit compatibility mode: PAE, CR3 = ESI, EFER |= EDI, CR0.PG and WP (SDM 3A, 11.8.5).
 enable_long_mode:
     mov eax, cr4
     or eax, 0x20
     mov cr4, eax
-    mov eax, offset boot_pml4
-    mov cr3, eax
+    mov cr3, esi
     mov ecx, 0xC0000080
     rdmsr
-    or eax, 0x100
+    or eax, edi
     wrmsr
     mov eax, cr0
     and eax, 0x9FFFFFFF                     // caches on: CD and NW are set after INIT
@@ -175,6 +176,8 @@ ap_entry32:
     mov es, eax
     mov ss, eax
     mov esp, offset ap_scratch_stack_top
+    mov esi, [AP_ROOT]
+    mov edi, [AP_EFER]
     call enable_long_mode
     push 0x08
     mov eax, offset ap_entry64
@@ -281,9 +284,23 @@ static AP_STACK_TOP: AtomicU64 = AtomicU64::new(0);
 #[unsafe(no_mangle)]
 static AP_ARGUMENT: AtomicU64 = AtomicU64::new(0);
 
-/// Lays out stack and argument for the next processor to be started.
+/// CR3 of a processor to be started.
+#[unsafe(no_mangle)]
+static AP_ROOT: AtomicU32 = AtomicU32::new(0);
+
+/// Bits a processor to be started sets in IA32_EFER: LME, and NXE where the page tables use NX.
+#[unsafe(no_mangle)]
+static AP_EFER: AtomicU32 = AtomicU32::new(0);
+
+/// The page tables that processors are started with: the kernel's own, the top one below 4 GiB.
+pub fn set_ap_paging(root: u32, no_execute: bool) {
+    AP_ROOT.store(root, Ordering::SeqCst);
+    AP_EFER.store(0x100 | if no_execute { 0x800 } else { 0 }, Ordering::SeqCst);
+}
+
+/// Lays out stack and argument for the next processor to be started. After [`set_ap_paging`].
 pub fn offer_ap_stack(top: u64, argument: u64) {
-    assert!(top != 0 && top.is_multiple_of(16));
+    assert!(top != 0 && top.is_multiple_of(16) && AP_ROOT.load(Ordering::SeqCst) != 0);
     AP_ARGUMENT.store(argument, Ordering::SeqCst);
     AP_STACK_TOP.store(top, Ordering::SeqCst);
 }

@@ -164,8 +164,8 @@ impl<'a> ElfSections<'a> {
 /// The boot information, checked.
 #[derive(Clone, Debug, Default)]
 pub struct BootInfo<'a> {
-    /// Bytes of the whole information.
-    pub size: u32,
+    /// The whole information.
+    pub bytes: &'a [u8],
     /// The kernel's command line, without the file name.
     pub command_line: &'a str,
     /// Name of the loader.
@@ -198,7 +198,7 @@ impl<'a> BootInfo<'a> {
         let size = u32_at(bytes, 0).ok_or(Error::TotalSize(0))?;
         let all = bytes.get(..size as usize).filter(|b| b.len() >= 8 && size <= MAX_BYTES);
         let all = all.ok_or(Error::TotalSize(size))?;
-        let mut info = BootInfo { size, ..Default::default() };
+        let mut info = BootInfo { bytes: all, ..Default::default() };
         let mut offset = 8;
         loop {
             let (Some(tag), Some(len)) = (u32_at(all, offset), u32_at(all, offset + 4)) else {
@@ -385,10 +385,7 @@ mod tests {
             tag(0x7777, b"of the future"),
         ]);
         let i = BootInfo::parse(&bytes).unwrap();
-        assert_eq!(
-            (i.command_line, i.loader, i.size as usize),
-            ("log=debug seed=1", "GRUB 2.06", bytes.len())
-        );
+        assert_eq!((i.command_line, i.loader, i.bytes.len()), ("log=debug seed=1", "GRUB 2.06", bytes.len()));
         assert_eq!(i.modules[0], Module { start: 0x30_0000, end: 0x30_0010, string: "config" });
         assert_eq!(i.modules.len(), 2);
         assert_eq!(i.rsdp, Some(&b"RSD PTR rev2"[..]), "revision 2 wins in either order");

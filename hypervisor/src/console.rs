@@ -96,6 +96,11 @@ pub fn init() {
     log::set_max_level(LevelFilter::Info);
 }
 
+/// Takes the lock, whoever has it: for the last words, when all other processors are stopped.
+pub fn seize() {
+    OWNER.store(percpu::number() as u32 + 1, Ordering::SeqCst);
+}
+
 /// Prints text as it is, without a stamp: for machine-readable lines and tables. One call is never torn apart by
 /// another processor's line.
 pub fn print(text: fmt::Arguments<'_>) {

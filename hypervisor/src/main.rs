@@ -3,42 +3,60 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![cfg_attr(not(target_os = "none"), allow(dead_code))]
 
-#[cfg(target_os = "none")]
-mod arch;
-#[cfg(target_os = "none")]
-mod console;
-#[cfg(target_os = "none")]
-mod panic;
-
+mod calibration;
 mod events;
 mod memory;
 mod options;
 mod symbols;
 
-/// Entered by the boot code on the boot processor: 64-bit mode, interrupts off, the boot page tables.
 #[cfg(target_os = "none")]
-#[allow(unsafe_code)]
+mod arch;
+#[cfg(target_os = "none")]
+mod console;
+#[cfg(target_os = "none")]
+mod ending;
+#[cfg(target_os = "none")]
+mod heap;
+#[cfg(target_os = "none")]
+mod panic;
+#[cfg(target_os = "none")]
+mod smp;
+#[cfg(target_os = "none")]
+mod startup;
+
+/// Entered by the boot code on the boot processor: 64-bit mode, interrupts off, the boot page tables and stack.
+#[cfg(target_os = "none")]
 // SAFETY: the name is unique; boot's entry.rs calls it once.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(info: u64) -> ! {
     arch::percpu::init(0);
     arch::time::start();
     console::init();
-    log::info!("Lockstep {}", env!("CARGO_PKG_VERSION"));
-    let info = arch::physical::boot_information(info).expect("the loader left a boot information");
-    let info = boot::multiboot::BootInfo::parse(info).unwrap_or_else(|e| panic!("boot information: {e}"));
-    log::info!("loaded by {}, command line: {}", info.loader, info.command_line);
-    if info.command_line.contains("exit-port=0xf4") {
-        arch::cpu::allow_exit_port();
-    }
-    machine_line!("boot stage=main");
-    arch::cpu::exit(arch::cpu::ExitCode::Success)
+    startup::catch_exceptions();
+    let told = startup::read_loader(info);
+    startup::start_clock();
+    startup::set_up_memory(&told.info);
+    startup::change_stack(on_own_stack)
 }
 
+/// The rest of the boot, on a stack with a guard page and the kernel's own page tables.
 #[cfg(target_os = "none")]
+extern "C" fn on_own_stack() -> ! {
+    let startup::Told { info, options } = startup::told();
+    startup::check_paging();
+    startup::list_modules(info);
+    startup::set_up_apic(options);
+    startup::start_processors([0u32, 1, 2, 3].into_iter());
+    startup::report_memory();
+    ending::end(options)
+}
+
+/// Entered by the boot code on every other processor.
+#[cfg(target_os = "none")]
+// SAFETY: the name is unique; boot's entry.rs calls it once per started processor.
 #[unsafe(no_mangle)]
-extern "C" fn ap_main(_argument: u64) -> ! {
-    arch::cpu::halt_forever()
+extern "C" fn ap_main(number: u64) -> ! {
+    smp::run(number as usize)
 }
 
 /// The host build has no kernel in it.

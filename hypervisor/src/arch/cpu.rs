@@ -55,3 +55,20 @@ pub fn tsc() -> u64 {
     // SAFETY: RDTSC reads a counter; CR4.TSD does not forbid it at level 0.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
+
+/// Halts with interrupts on until `ready` says so; it is asked again after each interrupt, with interrupts off, so none
+/// is missed. Returns with interrupts off.
+pub fn halt_until_interrupt(ready: impl Fn() -> bool) {
+    interrupts::disable();
+    while !ready() {
+        interrupts::enable_and_hlt();
+        interrupts::disable();
+    }
+}
+
+/// Calls the function with this address, a `fn()`.
+pub fn call(address: usize) {
+    // SAFETY: the one caller took the address from a `fn()` (see `smp::call`).
+    let function = unsafe { core::mem::transmute::<usize, fn()>(address) };
+    function();
+}

@@ -1,9 +1,16 @@
 //! Every privileged instruction of the kernel: the only module, with `hal.rs` and the allocator, that holds unsafe
 //! code. Functions here are safe to call where the kernel's own invariants (stated at each SAFETY comment) hold.
 
+pub mod apic;
+pub mod backtrace;
 pub mod cpu;
+pub mod crash;
+pub mod gdt;
+pub mod idt;
+pub mod paging;
 pub mod percpu;
 pub mod physical;
 pub mod port;
 pub mod serial;
+pub mod stack;
 pub mod time;

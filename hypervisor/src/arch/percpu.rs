@@ -1,7 +1,9 @@
 //! What each processor has for itself, reached through GS.
 
+use super::cpu;
+use crate::events::{Event, Ring};
 use core::arch::asm;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 
@@ -15,11 +17,23 @@ pub struct PerCpu {
     number: AtomicU32,
     /// The local APIC's identifier.
     apic_id: AtomicU32,
+    /// It runs the kernel.
+    online: AtomicBool,
+    /// It has been stopped by another processor's panic.
+    stopped: AtomicBool,
+    /// What it did last.
+    events: Ring,
 }
 
 impl PerCpu {
     const fn new() -> Self {
-        PerCpu { number: AtomicU32::new(0), apic_id: AtomicU32::new(0) }
+        PerCpu {
+            number: AtomicU32::new(0),
+            apic_id: AtomicU32::new(0),
+            online: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            events: Ring::new(),
+        }
     }
 
     /// The number given by this kernel: 0 is the boot processor.
@@ -35,6 +49,36 @@ impl PerCpu {
     /// Records the local APIC's identifier.
     pub fn set_apic_id(&self, id: u32) {
         self.apic_id.store(id, Ordering::Relaxed);
+    }
+
+    /// Adds to this processor's event ring.
+    pub fn record(&self, event: Event) {
+        self.events.record(cpu::tsc(), event);
+    }
+
+    /// What this processor did last.
+    pub fn events(&self) -> &Ring {
+        &self.events
+    }
+
+    /// Whether it runs the kernel.
+    pub fn is_online(&self) -> bool {
+        self.online.load(Ordering::Acquire)
+    }
+
+    /// It runs the kernel from now on.
+    pub fn set_online(&self) {
+        self.online.store(true, Ordering::Release);
+    }
+
+    /// Whether it has followed the call to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// It follows the call to stop.
+    pub fn set_stopped(&self) {
+        self.stopped.store(true, Ordering::Release);
     }
 }
 
@@ -60,6 +104,16 @@ pub fn number() -> usize {
 /// This processor's data.
 pub fn this() -> &'static PerCpu {
     &CPUS[number()]
+}
+
+/// Adds an event to this processor's ring.
+pub fn record(event: Event) {
+    this().record(event);
+}
+
+/// The processors that run the kernel.
+pub fn online() -> impl Iterator<Item = &'static PerCpu> {
+    CPUS.iter().filter(|c| c.is_online())
 }
 
 /// A processor's data by its number.
