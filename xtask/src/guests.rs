@@ -27,11 +27,13 @@ pub fn programs() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What a test kernel asks: the first line of its file.
+/// What a test kernel asks: the first sentence of its file, up to the question mark.
 pub fn question(name: &str) -> String {
     let file = paths::root().join(format!("tests/guests/src/bin/{name}.rs"));
     let text = fs::read_to_string(file).unwrap_or_default();
-    text.lines().next().unwrap_or_default().trim_start_matches("//!").trim().to_owned()
+    let header = text.lines().take_while(|line| line.starts_with("//!")).map(|line| line[3..].trim());
+    let header = header.collect::<Vec<_>>().join(" ");
+    header.split_inclusive('?').next().unwrap_or_default().to_owned()
 }
 
 /// Builds all test kernels (cheap when nothing changed).

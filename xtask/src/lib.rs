@@ -8,6 +8,8 @@ pub mod cli;
 pub mod emulator;
 pub mod fetch;
 pub mod guests;
+pub mod image;
+pub mod libtest;
 pub mod paths;
 pub mod report;
 pub mod run;

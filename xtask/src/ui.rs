@@ -22,7 +22,13 @@ pub fn unattended() -> bool {
 
 /// A line for people.
 pub fn say(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
+    // One write for the whole line: several threads and processes may speak at once.
+    let line = format!("{}\n", text.as_ref());
+    if cfg!(test) {
+        eprint!("{line}");
+    } else {
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
 }
 
 /// An error, with its causes, each on a line.
@@ -84,9 +90,12 @@ pub fn step(what: impl Into<String>) -> Step {
 
 fn draw(what: &str, detail: &str, since: Instant) {
     let line = format!("  ...   {what}{} ({})", spaced(detail), seconds(since.elapsed()));
-    let mut err = std::io::stderr();
-    // ESC [K clears what a longer line left behind.
-    let _ = if interactive() { write!(err, "\r{line}\x1b[K\r") } else { writeln!(err, "{line}") };
+    if interactive() {
+        // ESC [K clears what a longer line left behind.
+        let _ = std::io::stderr().write_all(format!("\r{line}\x1b[K\r").as_bytes());
+    } else {
+        say(line);
+    }
 }
 
 fn spaced(detail: &str) -> String {

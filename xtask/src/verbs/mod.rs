@@ -8,7 +8,9 @@ use clap::Subcommand;
 pub mod bochs;
 pub mod build;
 pub mod guest;
+pub mod image;
 pub mod setup;
+pub mod test;
 pub mod tidy;
 
 /// What `cargo xtask` can do. A variant has no doc comment of its own: it would hide the help that its `Args` carry.
@@ -18,7 +20,9 @@ pub enum Verb {
     Bochs(bochs::Args),
     Build(build::Args),
     Guest(guest::Args),
+    Image(image::Args),
     Setup(setup::Args),
+    Test(test::Args),
     Tidy(tidy::Args),
 }
 
@@ -33,7 +37,9 @@ impl Verb {
             Verb::Bochs(args) => bochs::run(args),
             Verb::Build(args) => build::run(args),
             Verb::Guest(args) => guest::run(args),
+            Verb::Image(args) => image::run(args),
             Verb::Setup(args) => setup::run(args),
+            Verb::Test(args) => test::run(args),
             Verb::Tidy(args) => tidy::run(args),
         }
     }
