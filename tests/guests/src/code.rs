@@ -15,6 +15,11 @@ use crate::{
 pub struct Routine(unsafe extern "C" fn());
 
 impl Routine {
+    /// A piece of this library.
+    pub(crate) const fn new(code: unsafe extern "C" fn()) -> Self {
+        Self(code)
+    }
+
     /// Its first instruction.
     pub fn address(self) -> unsafe extern "C" fn() {
         self.0
@@ -291,6 +296,22 @@ pub fn prepare() {
         traps::set_raw_gate(6, skip_ud2);
         traps::set_raw_gate(13, repair_rbx);
     }
+}
+
+/// Points a vector without error code at the bare IRETQ.
+pub fn iret_gate(vector: u8) {
+    // SAFETY: IRETQ alone keeps every register; the caller's vector pushes no error code.
+    unsafe { traps::set_raw_gate(vector, bare_iret) };
+}
+
+/// Address of the bare IRETQ handler.
+pub fn iret_address() -> u64 {
+    bare_iret as *const () as u64
+}
+
+/// Address of the handler that skips UD2.
+pub fn skip_ud2_address() -> u64 {
+    skip_ud2 as *const () as u64
 }
 
 /// Takes the exception vectors back from [`prepare`], so that faults can be caught again.

@@ -15,6 +15,7 @@ pub mod report;
 pub mod ring3;
 pub mod serial;
 pub mod smp;
+pub mod steps;
 pub mod traps;
 pub mod vmx;
 

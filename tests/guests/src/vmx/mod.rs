@@ -220,7 +220,7 @@ impl Vm {
         self.put(GUEST_DEBUGCTL, 0);
         self.put(GUEST_DR7, 0x400);
         self.put(GUEST_RFLAGS, 2);
-        self.put(GUEST_RIP, guest_start as *const () as u64);
+        self.put(GUEST_RIP, call_address());
         let stack = AREAS.0.get() as u64 + core::mem::offset_of!(Areas, stack) as u64;
         self.put(GUEST_RSP, stack + 4096);
         self.put(VMCS_LINK, u64::MAX);
@@ -368,6 +368,11 @@ fn tss_base(gdt: u64) -> u64 {
         (entry.read(), entry.add(1).read())
     };
     (low >> 16 & 0xff_ffff) | (low >> 56) << 24 | high << 32
+}
+
+/// Address of the guest's first code, which calls the routine in RAX and ends in VMCALL.
+pub fn call_address() -> u64 {
+    guest_start as *const () as u64
 }
 
 /// The guest's first code: calls the routine in RAX, then VMCALL, for ever.
