@@ -191,12 +191,12 @@ impl Machine {
         let mut command = Command::new(emulator);
         command.arg("-q").arg("-f").arg(&rc).current_dir(&dir);
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
-        for (key, value) in self.knobs.environment() {
-            match value {
-                Some(value) => command.env(key, value),
-                None => command.env_remove(key),
-            };
+        // Only the knobs of this machine: what the caller's environment happens to hold must not leak into a run.
+        for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("LOCKSTEP_"))
+        {
+            command.env_remove(key);
         }
+        command.envs(self.knobs.environment());
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         let process = Owned::spawn(&mut command)
             .with_context(|| format!("cannot start the emulator {}", emulator.display()))?;
@@ -340,10 +340,12 @@ fn first_file(places: &[&str], what: &str) -> Result<PathBuf> {
     })
 }
 
-/// What Bochs says when it ends by itself: the line after `exiting with the following message`.
+/// What Bochs says when it ends by itself: the line after `exiting with the following message`, or the complaint of our
+/// part about a knob.
 fn last_message(out: &str) -> String {
     let mut lines = out.lines().skip_while(|line| !line.contains("exiting with the following message"));
-    lines.nth(1).unwrap_or_default().trim().to_owned()
+    let ours = || out.lines().rfind(|line| line.starts_with("lockstep: "));
+    lines.nth(1).or_else(ours).unwrap_or_default().trim().to_owned()
 }
 
 /// The tick of the last line of Bochs's log: eleven or more digits, then the severity and the device in brackets.
@@ -382,6 +384,7 @@ mod tests {
     fn the_last_message_is_found() {
         let out = "====\nBochs is exiting with the following message:\n[CPU0  ] 3rd (13) exception\n====\n";
         assert_eq!(last_message(out), "[CPU0  ] 3rd (13) exception");
+        assert_eq!(last_message("x\nlockstep: no such knob: Y\n"), "lockstep: no such knob: Y");
         assert_eq!(last_message("nothing here"), "");
     }
 

@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 pub mod bochs;
 pub mod build;
+pub mod demo;
 pub mod guest;
 pub mod image;
 pub mod setup;
@@ -19,6 +20,7 @@ pub mod tidy;
 pub enum Verb {
     Bochs(bochs::Args),
     Build(build::Args),
+    Demo(demo::Args),
     Guest(guest::Args),
     Image(image::Args),
     Setup(setup::Args),
@@ -36,6 +38,7 @@ impl Verb {
         match self {
             Verb::Bochs(args) => bochs::run(args),
             Verb::Build(args) => build::run(args),
+            Verb::Demo(args) => demo::run(args),
             Verb::Guest(args) => guest::run(args),
             Verb::Image(args) => image::run(args),
             Verb::Setup(args) => setup::run(args),

@@ -1,0 +1,130 @@
+//! `cargo xtask demo`: the main job, from nothing to seen working.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::emulator::{self, Exit, Machine, Outcome};
+use crate::image::Image;
+use crate::setup::{self, Purpose};
+use crate::{paths, ui};
+
+/// See it work: builds all that is needed and boots the hypervisor on the emulated machine, with its console shown.
+///
+/// The kernel proves that it can stop a guest at an exact instruction on this machine (the boot proof), then runs a tiny
+/// guest. No Intel hardware is needed. The first call installs what is missing (it asks; --yes does not) and builds the
+/// emulator, which takes a few minutes; later calls take seconds.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask demo
+  cargo xtask demo --words log=debug")]
+pub struct Args {
+    /// Install what is missing without asking
+    #[arg(long)]
+    yes: bool,
+    /// More words for the kernel's command line
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    words: String,
+    /// Processors
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
+    cpus: u32,
+}
+
+/// A demonstration that runs longer hangs.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Runs the verb.
+///
+/// # Errors
+/// When something is missing, or cannot be built or started.
+pub fn run(args: Args) -> Result<ExitCode> {
+    setup::ensure(Purpose::Demo, args.yes)?;
+    emulator::binary()?;
+    let kernel = super::build::kernel()?;
+    let iso = paths::out_dir()?.join("demo.iso");
+    let step = ui::step("make the boot image");
+    Image::for_run(kernel, &format!("proof=short {}", args.words))?.write_iso(&iso)?;
+    step.done();
+    ui::say("The console of the emulated machine:\n");
+    let machine = Machine { cpus: args.cpus, limit: LIMIT, live: true, ..Machine::from_iso("demo", iso) };
+    let outcome = machine.run()?;
+    println!("{}", summary(&machine, &outcome));
+    Ok(if outcome.exit == Exit::Success { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What there was to see, in a few lines.
+fn summary(machine: &Machine, outcome: &Outcome) -> String {
+    let mut text = String::from("\nWhat you have seen:\n");
+    let processors =
+        if machine.cpus == 1 { "one processor" } else { &format!("{} processors", machine.cpus) };
+    let emulated = outcome.ticks.map_or(String::new(), |ticks| {
+        format!(", {:.1} s of its own time", ticks as f64 / machine.ips as f64)
+    });
+    text += &format!(
+        "  The kernel booted on an emulated machine with {processors}; the run took {}{emulated}.\n",
+        ui::seconds(outcome.time)
+    );
+    text += &proof_line(outcome);
+    let (passed, all) = verdicts(outcome, "guest");
+    if all > 0 {
+        text += &format!("  Tiny guests in VMX non-root operation: {passed} of {all} ran as they should.\n");
+    }
+    text += &format!("  {}\n", outcome.exit.sentence());
+    if outcome.exit == Exit::Success {
+        text += "\nGo on with `cargo xtask pmu --skid 5:40` (the proof on a machine whose counters stop late), `cargo xtask \
+                 pmu\n--fault lost-pmi` (it must fail), `cargo xtask doctor` (what this host can do).";
+    } else {
+        text += &format!("\nAll files of the run: {}", outcome.dir.display());
+    }
+    text
+}
+
+fn proof_line(outcome: &Outcome) -> String {
+    let (passed, all) = verdicts(outcome, "proof");
+    let landings: u64 =
+        outcome.facts("proof").filter_map(|fact| value(fact, "landings")?.parse::<u64>().ok()).sum();
+    match all {
+        0 => "  There was no boot proof.\n".into(),
+        _ => format!(
+            "  The boot proof: {passed} of {all} properties hold; {landings} times it stopped a guest exactly at the \
+             instruction it had chosen.\n"
+        ),
+    }
+}
+
+/// How many lines `@@ WORD ... verdict=...` say pass, and how many there are.
+fn verdicts(outcome: &Outcome, word: &str) -> (usize, usize) {
+    let verdicts: Vec<&str> = outcome.facts(word).filter_map(|fact| value(fact, "verdict")).collect();
+    (verdicts.iter().filter(|v| **v == "pass").count(), verdicts.len())
+}
+
+/// The value of `key=` among words.
+fn value<'a>(fact: &'a str, key: &str) -> Option<&'a str> {
+    fact.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(console: &str, exit: Exit) -> Outcome {
+        let time = Duration::from_secs(3);
+        Outcome { exit, ticks: Some(100_000_000), console: console.into(), time, dir: "/run".into() }
+    }
+
+    #[test]
+    fn the_summary_tells_what_the_console_said() {
+        let console =
+            "@@ proof property=a landings=60 verdict=pass\n@@ proof property=b landings=4 verdict=fail\n";
+        let text = summary(&Machine::default(), &outcome(console, Exit::Failed));
+        assert!(text.contains("1 of 2 properties hold; 64 times"), "{text}");
+        assert!(text.contains("2.0 s of its own time") && text.contains("/run"), "{text}");
+    }
+
+    #[test]
+    fn no_proof_is_said_to_be_none() {
+        let text = summary(&Machine::default(), &outcome("", Exit::Success));
+        assert!(text.contains("no boot proof") && text.contains("one processor"), "{text}");
+    }
+}
