@@ -365,3 +365,48 @@ pub fn store_string(address: u64, length: u64) -> Piece {
     piece!(store_string, 4, Some(0), 0, 0,
         "mov rdi, [rip + {s}]", "mov rcx, [rip + {s} + 8]", "mov eax, 0x5a", "rep stosb", "ret", s = sym STRING)
 }
+
+/// A load from RDI.
+pub fn load() -> Piece {
+    piece!(load, 1, Some(0), 0, 0, "mov rdx, [rdi]", "ret")
+}
+
+/// A store to RDI.
+pub fn store() -> Piece {
+    piece!(store, 1, Some(0), 0, 0, "mov [rdi], rdx", "ret")
+}
+
+/// A load from RDI, then a store.
+pub fn load_then_store() -> Piece {
+    piece!(load_then_store, 2, Some(0), 0, 0, "mov rdx, [rdi]", "mov [rdi], rdx", "ret")
+}
+
+/// A call to RDI, where a RET must be.
+pub fn call_data() -> Piece {
+    piece!(call_data, 2, Some(0), 0, 2, "call rdi", "ret")
+}
+
+/// RCX rounds of stores to RDI.
+pub fn store_rounds() -> Piece {
+    piece!(store_rounds, 0, None, 0, 0, "2: mov [rdi], rcx", "add rdx, rcx", "dec rcx", "jnz 2b", "ret")
+}
+
+/// RCX rounds: store to RDI, clear bit 6 of the entry at RSI, store again; RBX counts how often the bit was back.
+pub fn clear_dirty_rounds() -> Piece {
+    piece!(
+        clear_dirty_rounds,
+        0,
+        None,
+        0,
+        0,
+        "xor ebx, ebx",
+        "2: mov [rdi], rcx",
+        "btr qword ptr [rsi], 6",
+        "mov [rdi], rcx",
+        "bt qword ptr [rsi], 6",
+        "adc rbx, 0",
+        "dec rcx",
+        "jnz 2b",
+        "ret"
+    )
+}

@@ -4,6 +4,7 @@
 
 pub mod ept;
 pub mod fields;
+pub mod tables;
 
 use core::{arch::asm, arch::naked_asm, cell::UnsafeCell};
 
