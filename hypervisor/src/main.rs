@@ -5,6 +5,7 @@
 
 mod calibration;
 mod events;
+mod firmware;
 mod memory;
 mod options;
 mod symbols;
@@ -16,9 +17,13 @@ mod console;
 #[cfg(target_os = "none")]
 mod ending;
 #[cfg(target_os = "none")]
+mod hal;
+#[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]
 mod panic;
+#[cfg(target_os = "none")]
+mod platform;
 #[cfg(target_os = "none")]
 mod smp;
 #[cfg(target_os = "none")]
@@ -46,7 +51,9 @@ extern "C" fn on_own_stack() -> ! {
     startup::check_paging();
     startup::list_modules(info);
     startup::set_up_apic(options);
-    startup::start_processors([0u32, 1, 2, 3].into_iter());
+    let platform = platform::read(info);
+    startup::start_processors(platform::processors(platform));
+    platform::list_pci(platform);
     startup::report_memory();
     ending::end(options)
 }

@@ -158,7 +158,7 @@ fn registers(frame: Option<&Frame>) {
 
 fn row(registers: &[(&str, u64)]) {
     for (name, value) in registers {
-        say(format_args!("{name:>6} {value:016x}"));
+        say(format_args!("{name:>7} {value:016x}"));
     }
     say(format_args!("\n"));
 }

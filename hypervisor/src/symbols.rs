@@ -10,6 +10,9 @@ const ENTRY: usize = 24;
 /// Symbol type: function; assembly labels have none (0).
 const FUNCTION: u8 = 2;
 
+/// How far a symbol without a size (an assembly label) reaches at most, in bytes.
+const LABEL_REACH: u64 = 4096;
+
 /// Sections above this are no places in the image (`SHN_LORESERVE`).
 const RESERVED_SECTIONS: u16 = 0xFF00;
 
@@ -57,7 +60,7 @@ impl<'a> Symbols<'a> {
             let size = u64::from_le_bytes(entry[16..24].try_into().ok()?);
             let kind = entry[4] & 0xF;
             let code = kind == FUNCTION || kind == 0;
-            let holds = value <= address && (size == 0 || address - value < size);
+            let holds = value <= address && address - value < if size == 0 { LABEL_REACH } else { size };
             let placed = section != 0 && section < RESERVED_SECTIONS && name != 0;
             if code && holds && placed && best.is_none_or(|(v, _)| value > v) {
                 best = Some((value, name));
@@ -113,6 +116,7 @@ mod tests {
         let symbols = Symbols::new(&table, STRINGS);
         assert_eq!(symbols.find(0x20_1100), None);
         assert_eq!(symbols.find(0x20_0FFF), None);
+        assert_eq!(symbols.find(0x20_2000 + LABEL_REACH), None);
         assert_eq!(Symbols::default().find(0x20_1000), None);
     }
 

@@ -6,7 +6,7 @@ use crate::{memory, smp};
 use core::arch::asm;
 
 /// Never mapped: see `paging`.
-const NEVER_MAPPED: u64 = 0xDEAD_0000_0000;
+const NEVER_MAPPED: u64 = 0x5EAD_0000_0000;
 
 /// Not canonical: the first of the hole in the address space.
 const NOT_CANONICAL: u64 = 0x8000_0000_0000;

@@ -195,18 +195,21 @@ fn map_one(at: u64, to: u64, rights: Rights, level: u32) -> Result<(), OutOfFram
     Ok(())
 }
 
-/// Maps the pages that `range` touches one to one, where they are not mapped yet. Pages that are keep their rights.
+/// Maps the pages that `range` touches one to one, where they are not mapped yet. Pages that are keep their rights, and
+/// page 0 stays out.
 ///
 /// # Errors
 /// No memory for tables.
 pub fn ensure(range: Range, rights: Rights) -> Result<(), OutOfFrames> {
     let pages = range.outer_pages();
-    let mut run = pages.start;
-    for page in (pages.start..=pages.end).step_by(FRAME as usize) {
-        if page == pages.end || (page == 0 || is_mapped(page)) {
-            map(Range::new(run, page), run, rights)?;
-            run = page + FRAME;
+    let mut at = pages.start.max(FRAME);
+    while at < pages.end {
+        let (leaf, level) = walk(at);
+        let next = (at / span(level) + 1).saturating_mul(span(level)).min(pages.end);
+        if leaf.is_none() {
+            map(Range::new(at, next), at, rights)?;
         }
+        at = next;
     }
     Ok(())
 }
@@ -216,29 +219,58 @@ pub fn is_mapped(address: u64) -> bool {
     leaf(address).is_some()
 }
 
-/// Whether an address is mapped writable and cached. Takes no lock.
+/// Whether an address is mapped writable and cached: the kernel's own memory. Takes no lock.
 pub fn is_data(address: u64) -> bool {
     leaf(address).is_some_and(|l| l & WRITE != 0 && l & UNCACHED == 0)
 }
 
-fn leaf(address: u64) -> Option<u64> {
-    let mut table = ROOT.load(Ordering::Relaxed);
-    if table == 0 {
-        return (address < 1 << 32).then_some(WRITE);
+/// Whether all of `range` is mapped as [`Rights::DEVICE`].
+pub fn is_device(range: Range) -> bool {
+    all_leaves(range, |l| l & UNCACHED == UNCACHED)
+}
+
+/// Whether all of `range` is mapped as [`Rights::CONSTANT`] (or is the kernel's code).
+pub fn is_constant(range: Range) -> bool {
+    all_leaves(range, |l| l & WRITE == 0)
+}
+
+fn all_leaves(range: Range, check: impl Fn(u64) -> bool) -> bool {
+    let mut at = range.start;
+    while at < range.end {
+        let (leaf, level) = walk(at);
+        if !leaf.is_some_and(&check) {
+            return false;
+        }
+        at = (at / span(level) + 1).saturating_mul(span(level));
     }
+    true
+}
+
+fn leaf(address: u64) -> Option<u64> {
+    let root_is_ours = ROOT.load(Ordering::Relaxed) != 0;
     let canonical = (address as i64) << 16 >> 16 == address as i64;
-    for level in (0..4).rev() {
+    match root_is_ours {
+        true => canonical.then(|| walk(address).0).flatten(),
+        false => (address < 1 << 32).then_some(WRITE),
+    }
+}
+
+/// The entry that maps an address, if any, and the level at which the walk has ended.
+fn walk(address: u64) -> (Option<u64>, u32) {
+    let mut table = ROOT.load(Ordering::Relaxed);
+    let mut level = 3;
+    loop {
         // SAFETY: `table` is a table of ours, mapped one to one; tables are never freed.
         let value = unsafe { entry_of(table, address, level).read_volatile() };
-        if value & PRESENT == 0 || !canonical {
-            return None;
+        if value & PRESENT == 0 {
+            return (None, level);
         }
         if level == 0 || value & LARGE != 0 {
-            return Some(value);
+            return (Some(value), level);
         }
         table = value & ADDRESS;
+        level -= 1;
     }
-    None
 }
 
 /// What a walk over all tables has found.

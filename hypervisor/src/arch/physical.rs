@@ -35,6 +35,18 @@ pub fn read_only(range: Range) -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(range.start as *const u8, range.len() as usize) }
 }
 
+/// Bytes that a firmware table names: mapped if need be. `None` where no table can be: in memory that the kernel uses,
+/// beyond the processor's addresses, or without memory for page tables.
+pub fn firmware_bytes(address: u64, length: u64) -> Option<&'static [u8]> {
+    let end = address.checked_add(length)?;
+    if address < FRAME || length == 0 || end > 1 << paging::features().physical_bits {
+        return None;
+    }
+    let range = Range::new(address, end);
+    paging::ensure(range, paging::Rights::CONSTANT).ok()?;
+    paging::is_constant(range).then(|| read_only(range))
+}
+
 /// Copies bytes to the start of frames that the caller has taken from the pool.
 pub fn copy_to(frames: Range, bytes: &[u8]) {
     assert!(bytes.len() as u64 <= frames.len() && paging::is_data(frames.start));

@@ -39,6 +39,12 @@ pub fn uptime() -> (u64, u64) {
     (ticks / hertz, ticks % hertz * 1_000_000 / hertz)
 }
 
+/// Nanoseconds since the kernel's start; 0 before calibration.
+pub fn now_ns() -> u64 {
+    let ticks = cpu::tsc().wrapping_sub(START.load(Ordering::Relaxed));
+    (u128::from(ticks) * 1_000_000_000).checked_div(hertz().into()).unwrap_or(0) as u64
+}
+
 /// Finds the counter's frequency and uses it from now on. `None`: no source says anything.
 pub fn calibrate() -> Option<Frequency> {
     let id = raw_cpuid::CpuId::new();

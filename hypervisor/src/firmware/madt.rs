@@ -1,0 +1,216 @@
+//! The MADT: processors and interrupt controllers. ACPI specification 6.5, section 5.2.12.
+
+use super::tables::HEADER;
+use super::{u16_at, u32_at, u64_at};
+use heapless::Vec;
+
+/// Processors listed at most; the rest is counted in [`Madt::beyond`].
+pub const MAX_PROCESSORS: usize = 512;
+
+/// I/O APICs kept at most; further ones are not needed by this kernel.
+pub const MAX_IO_APICS: usize = 16;
+
+/// Interrupt source overrides kept at most: there are 16 legacy interrupts.
+pub const MAX_OVERRIDES: usize = 16;
+
+/// An I/O APIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoApic {
+    /// Its identifier.
+    pub id: u8,
+    /// Physical address of its registers.
+    pub address: u32,
+    /// The first global interrupt it serves.
+    pub first_interrupt: u32,
+}
+
+/// A legacy interrupt that does not go where its number says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// Legacy interrupt, 0 to 15.
+    pub legacy: u8,
+    /// Global interrupt.
+    pub global: u32,
+    /// Polarity (bits 0 and 1) and trigger mode (bits 2 and 3).
+    pub flags: u16,
+}
+
+/// What the MADT says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Madt {
+    /// Physical address of the local APICs' registers.
+    pub local_apic: u64,
+    /// There are also two legacy interrupt controllers.
+    pub legacy_controllers: bool,
+    /// APIC identifiers of all processors that can be used, in the firmware's order, each once.
+    pub processors: Vec<u32, MAX_PROCESSORS>,
+    /// Processors that are listed and disabled: empty sockets, mostly.
+    pub disabled: usize,
+    /// Usable processors that found no room in the list.
+    pub beyond: usize,
+    /// I/O APICs.
+    pub io_apics: Vec<IoApic, MAX_IO_APICS>,
+    /// Interrupt source overrides.
+    pub overrides: Vec<Override, MAX_OVERRIDES>,
+    /// Whether the list of entries ended with one whose length cannot be; what came before it is kept.
+    pub cut: bool,
+}
+
+impl Madt {
+    /// Reads the table; `None` if it is shorter than its fixed part.
+    pub fn parse(table: &[u8]) -> Option<Madt> {
+        let mut madt = Madt {
+            local_apic: u32_at(table, HEADER)?.into(),
+            legacy_controllers: u32_at(table, HEADER + 4)? & 1 != 0,
+            ..Default::default()
+        };
+        let mut rest = &table[HEADER + 8..];
+        while let [kind, length, ..] = *rest {
+            if length < 2 || usize::from(length) > rest.len() {
+                madt.cut = true;
+                return Some(madt);
+            }
+            let (entry, after) = rest.split_at(length.into());
+            // An entry too short for its kind says nothing.
+            madt.cut |= madt.take(kind, entry).is_none();
+            rest = after;
+        }
+        madt.cut |= !rest.is_empty();
+        Some(madt)
+    }
+
+    fn take(&mut self, kind: u8, entry: &[u8]) -> Option<()> {
+        match kind {
+            // 255 is the xAPIC's broadcast address, and firmware's mark of an unused entry.
+            0 => {
+                let id = *entry.get(3)?;
+                self.processor(id.into(), u32_at(entry, 4)?, id == 0xFF);
+            }
+            9 => {
+                let id = u32_at(entry, 4)?;
+                self.processor(id, u32_at(entry, 8)?, id == u32::MAX);
+            }
+            1 => {
+                let io_apic = IoApic {
+                    id: *entry.get(2)?,
+                    address: u32_at(entry, 4)?,
+                    first_interrupt: u32_at(entry, 8)?,
+                };
+                // More than MAX_IO_APICS: not needed, see there.
+                let _ = self.io_apics.push(io_apic);
+            }
+            2 => {
+                let flags = u16_at(entry, 8)?;
+                let source = Override { legacy: *entry.get(3)?, global: u32_at(entry, 4)?, flags };
+                // More than MAX_OVERRIDES: some repeat.
+                let _ = self.overrides.push(source);
+            }
+            5 => self.local_apic = u64_at(entry, 4)?,
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn processor(&mut self, id: u32, flags: u32, unused: bool) {
+        const ENABLED: u32 = 1;
+        if flags & ENABLED == 0 || unused {
+            self.disabled += 1;
+        } else if !self.processors.contains(&id) && self.processors.push(id).is_err() {
+            self.beyond += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tables::tests::table;
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec as StdVec;
+
+    fn madt(entries: &[&[u8]]) -> StdVec<u8> {
+        let mut body = [0xFEE0_0000u32.to_le_bytes(), 1u32.to_le_bytes()].concat();
+        entries.iter().for_each(|e| body.extend(*e));
+        table(b"APIC", &body)
+    }
+
+    fn x2(id: u32, flags: u8) -> StdVec<u8> {
+        let mut e = std::vec![9, 16, 0, 0];
+        e.extend(id.to_le_bytes());
+        e.extend([flags, 0, 0, 0, 0, 0, 0, 0]);
+        e
+    }
+
+    #[test]
+    fn all_kinds_are_read() {
+        let m = Madt::parse(&madt(&[
+            &[0, 8, 0, 0, 1, 0, 0, 0],
+            &[0, 8, 1, 2, 1, 0, 0, 0],
+            &[0, 8, 2, 4, 0, 0, 0, 0],    // disabled
+            &[0, 8, 3, 5, 2, 0, 0, 0],    // could be brought online, is not
+            &[0, 8, 4, 0xFF, 1, 0, 0, 0], // no identifier
+            &x2(2, 1),                    // said twice
+            &x2(0x1_0000, 1),
+            &x2(u32::MAX, 1),
+            &[1, 12, 7, 0, 0, 0, 0xC0, 0xFE, 0, 0, 0, 0],
+            &[2, 10, 0, 0, 2, 0, 0, 0, 5, 0],
+            &[4, 6, 0xFF, 0, 0, 1],
+            &[0x7F, 3, 9],
+        ]))
+        .unwrap();
+        assert_eq!(m.processors[..], [0, 2, 0x1_0000]);
+        assert_eq!((m.disabled, m.beyond, m.cut, m.legacy_controllers), (4, 0, false, true));
+        assert_eq!(m.io_apics[..], [IoApic { id: 7, address: 0xFEC0_0000, first_interrupt: 0 }]);
+        assert_eq!(m.overrides[..], [Override { legacy: 0, global: 2, flags: 5 }]);
+        assert_eq!(m.local_apic, 0xFEE0_0000);
+    }
+
+    #[test]
+    fn the_address_override_counts() {
+        let m = Madt::parse(&madt(&[&[5, 12, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]])).unwrap();
+        assert_eq!(m.local_apic, 1 << 32);
+    }
+
+    #[test]
+    fn bad_lengths_end_the_list() {
+        let good: &[u8] = &[0, 8, 0, 9, 1, 0, 0, 0];
+        for bad in [&[0u8, 0][..], &[0, 1], &[0, 200, 1], &[7]] {
+            let m = Madt::parse(&madt(&[good, bad])).unwrap();
+            assert!(m.cut, "{bad:?}");
+            assert_eq!(m.processors[..], [9]);
+        }
+        // Too short for its kind, but of a length that can be: skipped.
+        let m = Madt::parse(&madt(&[&[0, 4, 0, 3], good])).unwrap();
+        assert_eq!((m.cut, m.processors.len()), (true, 1));
+        assert_eq!(Madt::parse(&table(b"APIC", &[0; 7])), None);
+    }
+
+    #[test]
+    fn a_machine_with_very_many_processors() {
+        let entries: StdVec<_> = (0..600).map(|i| x2(i, 1)).collect();
+        let entries: StdVec<&[u8]> = entries.iter().map(|e| &e[..]).collect();
+        let m = Madt::parse(&madt(&entries)).unwrap();
+        assert_eq!((m.processors.len(), m.beyond), (MAX_PROCESSORS, 600 - MAX_PROCESSORS));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_borne(body: StdVec<u8>) {
+            let _ = Madt::parse(&table(b"APIC", &body));
+            let _ = Madt::parse(&body);
+        }
+
+        #[test]
+        fn any_entries_are_borne(
+            entries in proptest::collection::vec((0u8..12, proptest::collection::vec(any::<u8>(), 0..20)), 0..50)
+        ) {
+            let entries: StdVec<StdVec<u8>> =
+                entries.iter().map(|(k, b)| [&[*k, b.len() as u8 + 2][..], b].concat()).collect();
+            let refs: StdVec<&[u8]> = entries.iter().map(|e| &e[..]).collect();
+            let m = Madt::parse(&madt(&refs)).unwrap();
+            let mut seen = m.processors.clone();
+            seen.sort_unstable();
+            prop_assert!(seen.windows(2).all(|w| w[0] != w[1]), "each processor once");
+        }
+    }
+}
