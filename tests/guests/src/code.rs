@@ -410,3 +410,8 @@ pub fn clear_dirty_rounds() -> Piece {
         "ret"
     )
 }
+
+/// Ten times CPUID and NOP, for a guest in which CPUID exits: NOPs only retire.
+pub fn exits() -> Piece {
+    piece!(exits, 10, Some(0), 0, 0, ".rept 10", "cpuid", "nop", ".endr", "ret")
+}

@@ -179,3 +179,33 @@ pub fn unblock_nmi() {
             "iretq", "2:", t = out(reg) _);
     }
 }
+
+/// RDRAND; `None` when the processor had no number (CF clear).
+pub fn rdrand() -> Option<u64> {
+    let (value, carry): (u64, u8);
+    // SAFETY: into a register.
+    unsafe {
+        asm!("rdrand {v}", "setc {c}", v = out(reg) value, c = out(reg_byte) carry, options(nomem, nostack))
+    };
+    (carry != 0).then_some(value)
+}
+
+/// RDSEED; `None` when the processor had no number (CF clear).
+pub fn rdseed() -> Option<u64> {
+    let (value, carry): (u64, u8);
+    // SAFETY: into a register.
+    unsafe {
+        asm!("rdseed {v}", "setc {c}", v = out(reg) value, c = out(reg_byte) carry, options(nomem, nostack))
+    };
+    (carry != 0).then_some(value)
+}
+
+#[unsafe(naked)]
+extern "C" fn set_vmxe_leaf(_io: *mut u64) {
+    naked_asm!("mov rax, cr4", "or rax, 0x2000", "mov cr4, rax", "ret")
+}
+
+/// Sets CR4.VMXE, or says how the processor refused.
+pub fn set_cr4_vmxe() -> Result<(), Fault> {
+    traps::guarded(set_vmxe_leaf, &mut [0])
+}

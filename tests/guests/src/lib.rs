@@ -16,6 +16,7 @@ pub mod ring3;
 pub mod serial;
 pub mod smp;
 pub mod steps;
+pub mod timers;
 pub mod traps;
 pub mod vmx;
 
