@@ -26,6 +26,18 @@ pub enum After {
     PowerOff,
 }
 
+impl After {
+    /// The word of the command line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            After::Exit => "exit",
+            After::Park => "park",
+            After::Reboot => "reboot",
+            After::PowerOff => "poweroff",
+        }
+    }
+}
+
 /// How much of the boot proof to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
@@ -213,13 +225,7 @@ fn level(value: &str) -> Option<LevelFilter> {
 }
 
 fn after(value: &str) -> Option<After> {
-    Some(match value {
-        "exit" => After::Exit,
-        "park" => After::Park,
-        "reboot" => After::Reboot,
-        "poweroff" => After::PowerOff,
-        _ => return None,
-    })
+    [After::Exit, After::Park, After::Reboot, After::PowerOff].into_iter().find(|a| a.word() == value)
 }
 
 fn proof(value: &str) -> Option<Proof> {

@@ -11,6 +11,7 @@ pub mod paging;
 pub mod percpu;
 pub mod physical;
 pub mod port;
+pub mod reset;
 pub mod serial;
 pub mod stack;
 pub mod time;
