@@ -8,6 +8,7 @@ pub mod cli;
 pub mod emulator;
 pub mod fetch;
 pub mod guests;
+pub mod hostfacts;
 pub mod image;
 pub mod libtest;
 pub mod paths;
