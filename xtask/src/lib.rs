@@ -5,16 +5,19 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod cpio;
 pub mod emulator;
 pub mod fetch;
 pub mod guests;
 pub mod hostfacts;
 pub mod image;
 pub mod libtest;
+pub mod linux;
 pub mod paths;
 pub mod report;
 pub mod run;
 pub mod setup;
+pub mod switch;
 pub mod tidy;
 pub mod ui;
 pub mod verbs;
