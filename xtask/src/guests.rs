@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::run::Cmd;
+use crate::image::{Image, Words};
 use crate::verbs::build::cargo;
 use crate::{fetch, paths};
 
@@ -59,8 +59,8 @@ pub fn build(name: &str) -> Result<PathBuf> {
     Ok(paths::target_dir().join(paths::KERNEL_TARGET).join("release").join(name))
 }
 
-/// An ISO image that boots this Multiboot2 kernel by GRUB on BIOS with this command line. One file per kernel name and
-/// command line, in `out/iso`.
+/// An ISO image that boots this Multiboot2 kernel with this command line. One file per kernel name and command line, in
+/// `out/iso`.
 ///
 /// # Errors
 /// When GRUB's tools are missing or fail.
@@ -71,21 +71,10 @@ pub fn iso(kernel: &Path, command_line: &str) -> Result<PathBuf> {
     fs::create_dir_all(&dir)?;
     let iso = dir.join(format!("{name}-{tag}.iso"));
     // Several tests may want the same image at once: each makes its own, the last one stays.
-    let unique = format!("{name}-{tag}.{}.{:?}", std::process::id(), std::thread::current().id());
-    let tree = dir.join(unique);
-    let boot = tree.join("boot/grub");
-    fs::create_dir_all(&boot)?;
-    fs::copy(kernel, tree.join("boot/kernel"))
-        .with_context(|| format!("cannot read {}", kernel.display()))?;
-    let config = format!("set timeout=0\nmultiboot2 /boot/kernel {command_line}\nboot\n");
-    fs::write(boot.join("grub.cfg"), config)?;
-    let partial = tree.with_extension("partial");
-    // `-d`: only the BIOS half; it is the half that the emulated machine has, and quicker to write.
-    let make = Cmd::new("grub-mkrescue").args(["-d", "/usr/lib/grub/i386-pc", "-o"]).arg(&partial).arg(&tree);
-    let made = make.check().map(drop);
-    let _ = fs::remove_dir_all(&tree);
-    made?;
-    fs::rename(&partial, &iso)?;
+    let partial = iso.with_extension(format!("{}.{:?}.iso", std::process::id(), std::thread::current().id()));
+    let image = Image { words: Words::parse(command_line)?, timeout: 0, ..Image::new(kernel) };
+    image.write_iso(&partial)?;
+    fs::rename(&partial, &iso).with_context(|| format!("cannot write {}", iso.display()))?;
     Ok(iso)
 }
 

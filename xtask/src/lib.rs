@@ -14,6 +14,7 @@ pub mod image;
 pub mod libtest;
 pub mod linux;
 pub mod paths;
+pub mod qemu;
 pub mod report;
 pub mod run;
 pub mod setup;

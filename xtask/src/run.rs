@@ -194,6 +194,7 @@ impl<'a> Cmd<'a> {
 pub struct Owned {
     child: Child,
     ended: Option<ExitStatus>,
+    user_time: Option<Duration>,
 }
 
 /// The process groups of the children that are alive, for the Ctrl-C handler.
@@ -219,7 +220,7 @@ impl Owned {
             }
         })?;
         alive.insert(child.id());
-        Ok(Owned { child, ended: None })
+        Ok(Owned { child, ended: None, user_time: None })
     }
 
     /// The process id, which is its group's id too.
@@ -235,6 +236,7 @@ impl Owned {
     /// Its status if it has ended.
     pub fn ended(&mut self) -> std::io::Result<Option<ExitStatus>> {
         if self.ended.is_none() {
+            self.note_user_time();
             self.ended = self.child.try_wait()?;
             if self.ended.is_some() {
                 // What it left behind in its group is ours too. Now, not later: the number may be given to a stranger.
@@ -242,6 +244,22 @@ impl Owned {
             }
         }
         Ok(self.ended)
+    }
+
+    /// The processor time that it spent in user mode, to 10 ms; known once its end has been seen.
+    pub fn user_time(&self) -> Option<Duration> {
+        self.user_time
+    }
+
+    /// The kernel keeps a dead child's times until its status is collected: look without collecting, then read them.
+    fn note_user_time(&mut self) {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) else { return };
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if let Ok(Some(_)) = waitid(WaitId::Pid(pid), look) {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+            self.user_time = parse_user_time(&stat);
+        }
     }
 
     /// Waits for its end, or kills it at the limit. The flag says whether the limit did it.
@@ -310,6 +328,14 @@ fn on_interrupt_kill_all() {
     });
 }
 
+/// The user time in `/proc/PID/stat`: field 14, in hundredths of a second. Field 2, the name, may hold anything between
+/// its brackets.
+fn parse_user_time(stat: &str) -> Option<Duration> {
+    let after_name = stat.rsplit_once(')')?.1;
+    let ticks: u64 = after_name.split_whitespace().nth(11)?.parse().ok()?;
+    Some(Duration::from_millis(ticks * 10))
+}
+
 /// Indents each line by four spaces.
 pub fn indent(text: &str) -> String {
     text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
@@ -369,6 +395,17 @@ mod tests {
         let since = Instant::now();
         assert!(sh("sleep 300 & echo started").run().unwrap().ok());
         assert!(since.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn user_time_is_read_and_measured() {
+        let stat = "7 (a) b c) S 1 2 3 4 5 6 7 8 9 10 123 45 0 0 20 0";
+        assert_eq!(parse_user_time(stat), Some(Duration::from_millis(1230)));
+        let mut busy = Command::new("sh");
+        let mut busy =
+            Owned::spawn(busy.args(["-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"])).unwrap();
+        busy.wait(None).unwrap();
+        assert!(busy.user_time().unwrap() > Duration::ZERO);
     }
 
     #[test]

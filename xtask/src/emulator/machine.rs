@@ -91,6 +91,8 @@ pub struct Outcome {
     pub console: String,
     /// Wall-clock time of the run.
     pub time: Duration,
+    /// Processor time that the emulator spent in user mode. `None` when it was killed.
+    pub user_time: Option<Duration>,
     /// The run's directory: `bochsrc`, `console`, `bochs.log`, `bochs.out`.
     pub dir: PathBuf,
 }
@@ -290,7 +292,8 @@ impl Running {
             Some(status) => (Exit::decode(status, &last_message(&out)), last_tick(&read(&self.files.log))),
             None => (reason, None),
         };
-        Ok(Outcome { exit, ticks, console: self.console.text, time, dir: self.files.dir.clone() })
+        let user_time = by_itself.and(self.process.user_time());
+        Ok(Outcome { exit, ticks, console: self.console.text, time, user_time, dir: self.files.dir.clone() })
     }
 }
 
@@ -400,8 +403,14 @@ mod tests {
     fn facts_are_picked_from_the_console() {
         let console =
             "boot\r\n@@ proof property=a verdict=pass\r\n@@ proofread no\n@@ proof property=b\n".to_owned();
-        let outcome =
-            Outcome { exit: Exit::Success, ticks: None, console, time: Duration::ZERO, dir: "/".into() };
+        let outcome = Outcome {
+            exit: Exit::Success,
+            ticks: None,
+            console,
+            time: Duration::ZERO,
+            user_time: None,
+            dir: "/".into(),
+        };
         assert_eq!(outcome.facts("proof").collect::<Vec<_>>(), ["property=a verdict=pass", "property=b"]);
     }
 

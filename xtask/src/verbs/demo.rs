@@ -110,7 +110,8 @@ mod tests {
 
     fn outcome(console: &str, exit: Exit) -> Outcome {
         let time = Duration::from_secs(3);
-        Outcome { exit, ticks: Some(100_000_000), console: console.into(), time, dir: "/run".into() }
+        let console = console.to_owned();
+        Outcome { exit, ticks: Some(100_000_000), console, time, user_time: None, dir: "/run".into() }
     }
 
     #[test]
