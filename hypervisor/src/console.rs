@@ -3,7 +3,7 @@
 //! The lock orders lines and can never hold a processor up for good: it lets the processor that owns it in again (an
 //! NMI or a panic in the middle of a line), and after [`LOCK_POLLS`] polls it lets in anybody. The sinks below bear that.
 
-use crate::arch::{percpu, serial, time};
+use crate::arch::{percpu, screen, serial, time};
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU32, Ordering};
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -48,6 +48,7 @@ struct Sinks;
 impl Write for Sinks {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         serial::write(text);
+        screen::write(text);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 mod calibration;
 mod events;
 mod firmware;
+mod font;
 mod memory;
 mod options;
 mod symbols;

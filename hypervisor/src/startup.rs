@@ -1,6 +1,6 @@
 //! The steps of the boot, in the order in which `main.rs` takes them.
 
-use crate::arch::{apic, cpu, gdt, idt, paging, percpu, physical, stack, time};
+use crate::arch::{apic, cpu, gdt, idt, paging, percpu, physical, screen, stack, time};
 use crate::events::{Event, Stage};
 use crate::memory::{self, FRAME, Pool, Zone};
 use crate::options::Options;
@@ -46,6 +46,9 @@ pub fn read_loader(address: u64) -> &'static Told {
         refuse(format_args!("no boot information at {address:#x}; boot by GRUB's multiboot2 command"))
     };
     let info = BootInfo::parse(bytes).unwrap_or_else(|e| refuse(format_args!("boot information: {e}")));
+    if let Some(frame) = &info.framebuffer {
+        screen::init(frame);
+    }
     let mut options = Options::default();
     // Physical memory is still mapped by the boot page tables, up to 4 GiB: modules are there.
     if let Some(module) = info.modules.iter().find(|m| m.string == CONFIG_MODULE) {
@@ -127,6 +130,7 @@ pub fn set_up_memory(info: &'static BootInfo<'static>) {
 
     percpu::record(Event::Stage(Stage::Paging));
     paging::init(&image, all, constants()).unwrap_or_else(|e| refuse(format_args!("page tables: {e}")));
+    screen::map().unwrap_or_else(|e| refuse(format_args!("page tables for the screen: {e}")));
     let [table, strings] = symbols.map(physical::read_only);
     panic::set_symbols(Symbols::new(table, strings));
     let heap = memory::frames().take(heap::BYTES / FRAME, FRAME, Zone::Any);

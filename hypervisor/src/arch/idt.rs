@@ -41,7 +41,7 @@ pub mod vector {
 }
 
 /// What an interrupt or exception found: registers as they were.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 #[allow(missing_docs)] // the fields are the registers
 pub struct Frame {
