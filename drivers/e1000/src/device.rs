@@ -1,0 +1,437 @@
+//! The running card: sending, receiving, counters, interrupt causes.
+
+use crate::descriptor::{Received, transmit, transmitted};
+use crate::register::*;
+use crate::ring::{BUFFER_BYTES, Ring};
+use hal::{DmaBuffer, Link, MacAddress, NetCounters, NetDevice, Registers, TransmitError};
+
+/// Bytes of an Ethernet header.
+const HEADER_BYTES: usize = 14;
+/// Largest frame without FCS: header and 1500 bytes.
+const MAX_FRAME: usize = HEADER_BYTES + 1500;
+/// Shortest frame without FCS on the wire; shorter ones are padded here, so that what is sent is the same on every card.
+const MIN_FRAME: usize = 60;
+/// Descriptors after which the card gets its buffers back within a long batch.
+const REFILL: usize = 32;
+
+/// A running card.
+pub struct E1000<R, D> {
+    pub(crate) registers: R,
+    pub(crate) mac: MacAddress,
+    pub(crate) receive: Ring<D>,
+    pub(crate) transmit: Ring<D>,
+    /// The descriptor that the card fills next.
+    receive_next: usize,
+    /// A frame over several buffers is being thrown away.
+    skipping: bool,
+    /// The descriptor that we fill next, and the oldest that the card is not known to be done with.
+    transmit_next: usize,
+    transmit_oldest: usize,
+    counters: NetCounters,
+    scratch: [u8; BUFFER_BYTES],
+}
+
+/// Why the card interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cause(pub u32);
+
+impl Cause {
+    /// Transmit descriptor written back.
+    pub const TRANSMITTED: u32 = 1 << 0;
+    /// The cable was plugged or pulled.
+    pub const LINK: u32 = 1 << 2;
+    /// Few receive buffers are left.
+    pub const RECEIVE_LOW: u32 = 1 << 4;
+    /// A frame found no receive buffer.
+    pub const OVERRUN: u32 = 1 << 6;
+    /// A frame was received.
+    pub const RECEIVED: u32 = 1 << 7;
+
+    /// Any of these bits.
+    pub const fn any(self, bits: u32) -> bool {
+        self.0 & bits != 0
+    }
+}
+
+impl<R: Registers, D: DmaBuffer> E1000<R, D> {
+    pub(crate) fn assemble(registers: R, mac: MacAddress, receive: Ring<D>, transmit: Ring<D>) -> Self {
+        Self {
+            registers,
+            mac,
+            receive,
+            transmit,
+            receive_next: 0,
+            skipping: false,
+            transmit_next: 0,
+            transmit_oldest: 0,
+            counters: NetCounters::default(),
+            scratch: [0; BUFFER_BYTES],
+        }
+    }
+
+    /// Lets the card interrupt for these causes.
+    pub fn enable_interrupts(&mut self, causes: u32) {
+        self.registers.write_u32(IMS, causes);
+    }
+
+    /// Lets the card interrupt no more.
+    pub fn disable_interrupts(&mut self) {
+        self.registers.write_u32(IMC, !0);
+    }
+
+    /// Reads and clears the interrupt causes, and with them the interrupt. 0: it was not this card.
+    pub fn interrupt_cause(&mut self) -> Cause {
+        let cause = self.registers.read_u32(ICR);
+        // The 82574 clears by reading only while an interrupt is asserted (datasheet 10.2.4.1).
+        if cause != 0 {
+            self.registers.write_u32(ICR, cause);
+        }
+        Cause(cause)
+    }
+
+    /// Descriptors given to the card and not yet sent.
+    pub fn transmit_pending(&mut self) -> usize {
+        self.reclaim();
+        let count = self.transmit.count();
+        (self.transmit_next + count - self.transmit_oldest) % count
+    }
+
+    /// Stops the card: no interrupt, no DMA after the return but for what is under way.
+    pub fn stop(&mut self) {
+        self.disable_interrupts();
+        self.registers.write_u32(RCTL, 0);
+        self.registers.write_u32(TCTL, TCTL_PSP);
+    }
+
+    fn reclaim(&mut self) {
+        while self.transmit_oldest != self.transmit_next
+            && transmitted(self.transmit.word(self.transmit_oldest))
+        {
+            self.transmit_oldest = self.transmit.after(self.transmit_oldest);
+        }
+    }
+
+    /// Looks at one filled descriptor. Returns the length of the frame in `scratch`, `None` for one to be dropped.
+    fn take(&mut self, index: usize, word: Received) -> Option<usize> {
+        let skipped = self.skipping;
+        self.skipping = !word.end_of_packet();
+        // Our buffers are larger than any frame that the card accepts: one over several buffers is an error.
+        if skipped || self.skipping {
+            self.counters.bad_descriptors += u64::from(!skipped);
+            return None;
+        }
+        if word.damaged() {
+            self.counters.receive_errors += 1;
+            return None;
+        }
+        if !(HEADER_BYTES..=BUFFER_BYTES).contains(&word.len()) {
+            self.counters.bad_descriptors += 1;
+            return None;
+        }
+        self.receive.read(index, &mut self.scratch[..word.len()]);
+        self.counters.received += 1;
+        self.counters.received_bytes += word.len() as u64;
+        Some(word.len())
+    }
+}
+
+impl<R: Registers, D: DmaBuffer> NetDevice for E1000<R, D> {
+    fn mac(&self) -> MacAddress {
+        self.mac
+    }
+
+    fn link(&self) -> Link {
+        let status = self.registers.read_u32(STATUS);
+        // All ones: the card was pulled.
+        if status & STATUS_LU == 0 || status == !0 {
+            return Link::Down;
+        }
+        let megabits = match status >> STATUS_SPEED_SHIFT & 3 {
+            0 => 10,
+            1 => 100,
+            _ => 1000,
+        };
+        Link::Up { megabits, full_duplex: status & STATUS_FD != 0 }
+    }
+
+    fn max_frame(&self) -> usize {
+        MAX_FRAME
+    }
+
+    fn transmit(&mut self, frame: &[u8]) -> Result<(), TransmitError> {
+        if !(HEADER_BYTES..=MAX_FRAME).contains(&frame.len()) {
+            return Err(TransmitError::Length(frame.len()));
+        }
+        self.reclaim();
+        let index = self.transmit_next;
+        let after = self.transmit.after(index);
+        // One descriptor stays free: tail = head means an empty ring.
+        if after == self.transmit_oldest {
+            self.counters.transmit_full += 1;
+            return Err(TransmitError::Full);
+        }
+        let len = self.transmit.fill(index, frame, MIN_FRAME);
+        self.transmit.arm(index, transmit(len));
+        self.transmit_next = after;
+        self.registers.write_u32(TDT, after as u32);
+        self.counters.sent += 1;
+        self.counters.sent_bytes += frame.len() as u64;
+        Ok(())
+    }
+
+    fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
+        let (mut frames, mut used, mut last) = (0, 0, None);
+        while frames < budget {
+            let index = self.receive_next;
+            let word = Received(self.receive.word(index));
+            if !word.done() {
+                break;
+            }
+            if let Some(len) = self.take(index, word) {
+                frames += 1;
+                sink(&self.scratch[..len]);
+            }
+            self.receive.arm(index, 0);
+            self.receive_next = self.receive.after(index);
+            last = Some(index);
+            used += 1;
+            // A stream of bad descriptors must not keep us here longer than good ones would.
+            if used >= budget.max(self.receive.count()) {
+                break;
+            }
+            if used % REFILL == 0 {
+                self.registers.write_u32(RDT, index as u32);
+                last = None;
+            }
+        }
+        if let Some(index) = last {
+            self.registers.write_u32(RDT, index as u32);
+        }
+        frames
+    }
+
+    fn counters(&mut self) -> NetCounters {
+        self.counters.missed += u64::from(self.registers.read_u32(MPC));
+        for register in [CRCERRS, ALGNERRC, RXERRC, RLEC] {
+            self.counters.receive_errors += u64::from(self.registers.read_u32(register));
+        }
+        self.counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Card;
+    use crate::{Family, Rings};
+    use proptest::prelude::*;
+    use std::{vec, vec::Vec};
+
+    const SMALL: Rings = Rings { receive: 8, transmit: 8 };
+
+    fn start() -> (Card, crate::model::Driver) {
+        let card = Card::new(Family::I8254x);
+        let driver = card.driver(SMALL).unwrap();
+        (card, driver)
+    }
+
+    fn frame(n: u8, len: usize) -> Vec<u8> {
+        let mut frame = vec![n; len];
+        frame[..6].copy_from_slice(&Card::MAC);
+        frame
+    }
+
+    fn drain(driver: &mut crate::model::Driver, budget: usize) -> Vec<Vec<u8>> {
+        let mut got = vec![];
+        driver.receive(budget, &mut |f| got.push(f.to_vec()));
+        got
+    }
+
+    #[test]
+    fn sends_and_pads() {
+        let (card, mut driver) = start();
+        driver.transmit(&frame(1, 1514)).unwrap();
+        driver.transmit(&frame(2, 14)).unwrap();
+        let mut padded = frame(2, 14);
+        padded.resize(60, 0);
+        assert_eq!(card.inner().sent, [frame(1, 1514), padded]);
+        assert_eq!(driver.transmit(&frame(1, 1515)), Err(TransmitError::Length(1515)));
+        assert_eq!(driver.transmit(&[0; 13]), Err(TransmitError::Length(13)));
+        let counters = driver.counters();
+        assert_eq!((counters.sent, counters.sent_bytes), (2, 1528));
+    }
+
+    #[test]
+    fn padding_does_not_leak_what_was_sent_before() {
+        let (card, mut driver) = start();
+        for _ in 0..8 {
+            driver.transmit(&frame(0xee, 200)).unwrap();
+        }
+        for _ in 0..8 {
+            driver.transmit(&frame(1, 20)).unwrap();
+        }
+        let last = card.inner().sent.last().unwrap().clone();
+        assert!(last[20..].iter().all(|b| *b == 0) && last.len() == 60);
+    }
+
+    #[test]
+    fn a_full_ring_refuses_and_recovers() {
+        let (card, mut driver) = start();
+        card.inner().stalled = true;
+        for n in 0..7 {
+            driver.transmit(&frame(n, 60)).unwrap();
+        }
+        assert_eq!(driver.transmit(&frame(9, 60)), Err(TransmitError::Full));
+        assert_eq!(driver.transmit_pending(), 7);
+        card.inner().stalled = false;
+        card.run_transmit();
+        driver.transmit(&frame(7, 60)).unwrap();
+        let sent: Vec<u8> = card.inner().sent.iter().map(|f| f[20]).collect();
+        assert_eq!(sent, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(driver.counters().transmit_full, 1);
+        assert_eq!(driver.transmit_pending(), 0);
+    }
+
+    #[test]
+    fn receives_in_order_and_in_batches() {
+        let (card, mut driver) = start();
+        for n in 0..7 {
+            card.receive(&frame(n, 60 + usize::from(n)));
+        }
+        assert_eq!(drain(&mut driver, 3), [frame(0, 60), frame(1, 61), frame(2, 62)]);
+        assert_eq!(drain(&mut driver, 99).len(), 4);
+        assert_eq!(drain(&mut driver, 99).len(), 0);
+        for round in 0..50 {
+            card.receive(&frame(round, 100));
+            assert_eq!(drain(&mut driver, 1), [frame(round, 100)]);
+        }
+        assert_eq!(driver.counters().received, 57);
+    }
+
+    #[test]
+    fn a_full_ring_makes_the_card_miss_and_count() {
+        let (card, mut driver) = start();
+        for n in 0..10 {
+            card.receive(&frame(n, 60));
+        }
+        assert!(driver.interrupt_cause().any(Cause::OVERRUN));
+        assert_eq!(drain(&mut driver, 99).len(), 7);
+        assert_eq!(driver.counters().missed, 3);
+        assert_eq!(driver.counters().missed, 3, "the card's counter clears by reading, ours must not");
+        card.receive(&frame(11, 60));
+        assert_eq!(drain(&mut driver, 99), [frame(11, 60)]);
+    }
+
+    #[test]
+    fn damaged_frames_are_counted_and_dropped() {
+        let (card, mut driver) = start();
+        for bit in [0, 1, 2, 4, 7] {
+            card.receive_with(&frame(1, 60), 60, 3, 1 << bit);
+        }
+        card.receive_with(&frame(2, 60), 60, 3, 1 << 5 | 1 << 6);
+        assert_eq!(
+            drain(&mut driver, 99),
+            [frame(2, 60)],
+            "a wrong TCP or IP checksum is not the card's business"
+        );
+        card.inner().set(CRCERRS, 4);
+        assert_eq!(driver.counters().receive_errors, 9);
+    }
+
+    #[test]
+    fn bad_descriptors_are_survived() {
+        let (card, mut driver) = start();
+        for len in [0, 13, 2049, 0xffff] {
+            card.receive_with(&frame(1, 60), len, 3, 0);
+        }
+        // One frame over three descriptors, then a good one.
+        for status in [1, 1, 3] {
+            card.receive_with(&frame(2, 60), 60, status, 0);
+        }
+        assert_eq!(drain(&mut driver, 99), Vec::<Vec<u8>>::new());
+        card.receive(&frame(3, 60));
+        assert_eq!(drain(&mut driver, 99), [frame(3, 60)]);
+        assert_eq!(driver.counters().bad_descriptors, 5);
+    }
+
+    #[test]
+    fn a_card_that_marks_everything_done_cannot_hold_us() {
+        let (card, mut driver) = start();
+        card.inner().babble = true;
+        card.receive_with(&frame(1, 60), 0, 3, 0);
+        assert_eq!(driver.receive(4, &mut |_| ()), 0);
+    }
+
+    #[test]
+    fn link_states() {
+        let (card, driver) = start();
+        for (status, link) in [
+            (0x83, Link::Up { megabits: 1000, full_duplex: true }),
+            (0x43, Link::Up { megabits: 100, full_duplex: true }),
+            (0x02, Link::Up { megabits: 10, full_duplex: false }),
+            (0x81, Link::Down),
+            (!0, Link::Down),
+        ] {
+            card.inner().set(STATUS, status);
+            assert_eq!(driver.link(), link);
+        }
+    }
+
+    #[test]
+    fn interrupts_are_masked_until_wanted_and_clear_by_reading() {
+        let (card, mut driver) = start();
+        card.receive(&frame(1, 60));
+        assert!(!card.inner().interrupt());
+        driver.enable_interrupts(Cause::RECEIVED | Cause::LINK);
+        assert!(card.inner().interrupt());
+        assert!(driver.interrupt_cause().any(Cause::RECEIVED));
+        assert!(!card.inner().interrupt());
+        assert_eq!(driver.interrupt_cause(), Cause(0));
+        driver.disable_interrupts();
+        card.receive(&frame(1, 60));
+        assert!(!card.inner().interrupt());
+    }
+
+    #[test]
+    fn a_stopped_card_does_nothing() {
+        let (card, mut driver) = start();
+        driver.stop();
+        card.receive(&frame(1, 60));
+        driver.transmit(&frame(1, 60)).unwrap();
+        assert!(card.inner().sent.is_empty());
+        assert_eq!(drain(&mut driver, 9).len(), 0);
+    }
+
+    proptest! {
+        /// Whatever comes in whatever batches: nothing is lost but what the card counts, nothing is altered or reordered.
+        #[test]
+        fn all_frames_arrive_or_are_counted(
+            steps in proptest::collection::vec((0usize..12, 0usize..12, 14usize..1514), 1..60),
+        ) {
+            let (card, mut driver) = start();
+            let (mut offered, mut got) = (vec![], vec![]);
+            for (n, (arrive, budget, len)) in steps.into_iter().enumerate() {
+                for _ in 0..arrive {
+                    let f = frame(n as u8, len);
+                    if card.receive(&f) {
+                        offered.push(f);
+                    }
+                }
+                got.extend(drain(&mut driver, budget));
+            }
+            got.extend(drain(&mut driver, 99));
+            prop_assert_eq!(got, offered);
+            prop_assert_eq!(driver.counters().missed, u64::from(card.inner().missed_total));
+        }
+
+        /// Whatever a broken card writes into its descriptors, the driver neither panics nor leaves its buffers.
+        #[test]
+        fn any_descriptor_is_survived(words in proptest::collection::vec(any::<u64>(), 1..40)) {
+            let (card, mut driver) = start();
+            for word in words {
+                card.write_raw(word);
+                let _ = drain(&mut driver, 3);
+            }
+        }
+    }
+}
