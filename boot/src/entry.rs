@@ -34,6 +34,11 @@ multiboot_header:
     .short 5, 1
     .long 20
     .long 0, 0, 32
+    // Console: VGA text is as good; flag 0 of the word (a console is required) is off.
+    .balign 8
+    .short 4, 1
+    .long 12
+    .long 2
     // Modules start on a page.
     .balign 8
     .short 6, 0

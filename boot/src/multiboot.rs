@@ -129,6 +129,12 @@ pub struct Framebuffer {
     pub pixels: Pixels,
 }
 
+impl Framebuffer {
+    /// The VGA text screen as a BIOS leaves it: 80 by 25 characters.
+    pub const VGA_TEXT: Framebuffer =
+        Framebuffer { address: 0xB_8000, pitch: 160, width: 80, height: 25, bits: 16, pixels: Pixels::Text };
+}
+
 /// The kernel's own section headers, with the addresses at which the loader put the sections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ElfSections<'a> {

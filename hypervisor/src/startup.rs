@@ -7,7 +7,7 @@ use crate::options::Options;
 use crate::symbols::Symbols;
 use crate::{heap, machine_line, panic, smp};
 use boot::memory_map::{LOW, Range, Usable};
-use boot::multiboot::{BootInfo, MemoryEntry, Module};
+use boot::multiboot::{BootInfo, Framebuffer, MemoryEntry, Module};
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use spin::Once;
 
@@ -46,8 +46,10 @@ pub fn read_loader(address: u64) -> &'static Told {
         refuse(format_args!("no boot information at {address:#x}; boot by GRUB's multiboot2 command"))
     };
     let info = BootInfo::parse(bytes).unwrap_or_else(|e| refuse(format_args!("boot information: {e}")));
-    if let Some(frame) = &info.framebuffer {
-        screen::init(frame);
+    // A BIOS machine without a word about the screen has the one a BIOS leaves; UEFI has nothing to fall back on.
+    let bios_screen = info.efi_system_table.is_none().then_some(Framebuffer::VGA_TEXT);
+    if let Some(frame) = info.framebuffer.or(bios_screen) {
+        screen::init(&frame);
     }
     let mut options = Options::default();
     // Physical memory is still mapped by the boot page tables, up to 4 GiB: modules are there.
@@ -131,6 +133,10 @@ pub fn set_up_memory(info: &'static BootInfo<'static>) {
     percpu::record(Event::Stage(Stage::Paging));
     paging::init(&image, all, constants()).unwrap_or_else(|e| refuse(format_args!("page tables: {e}")));
     screen::map().unwrap_or_else(|e| refuse(format_args!("page tables for the screen: {e}")));
+    match screen::shape() {
+        Some((kind, columns, rows)) => machine_line!("screen kind={kind} columns={columns} rows={rows}"),
+        None => machine_line!("screen kind=none"),
+    }
     let [table, strings] = symbols.map(physical::read_only);
     panic::set_symbols(Symbols::new(table, strings));
     let heap = memory::frames().take(heap::BYTES / FRAME, FRAME, Zone::Any);

@@ -83,6 +83,13 @@ pub fn map() -> Result<(), OutOfFrames> {
     Ok(())
 }
 
+/// Kind, columns and rows of the screen in use.
+pub fn shape() -> Option<(&'static str, u32, u32)> {
+    let screen = SCREEN.get().filter(|_| ON.load(Ordering::Relaxed))?;
+    let kind = if screen.frame.pixels == Pixels::Text { "text" } else { "graphics" };
+    Some((kind, screen.columns, screen.rows))
+}
+
 /// Writes text.
 pub fn write(text: &str) {
     let Some(screen) = SCREEN.get().filter(|_| ON.load(Ordering::Relaxed)) else { return };
