@@ -18,7 +18,7 @@ mod iso;
 pub mod loader;
 mod pxe;
 
-pub use pxe::{Host, Mac, Pxe};
+pub use pxe::{BIOS_LOADER, Host, Mac, Pxe, UEFI_LOADER};
 
 /// The name under which the kernel finds its configuration among the modules.
 pub const CONFIG_NAME: &str = "config";

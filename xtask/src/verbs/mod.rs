@@ -10,6 +10,7 @@ pub mod build;
 pub mod demo;
 pub mod guest;
 pub mod image;
+pub mod qemu;
 pub mod setup;
 pub mod test;
 pub mod tidy;
@@ -23,6 +24,7 @@ pub enum Verb {
     Demo(demo::Args),
     Guest(guest::Args),
     Image(image::Args),
+    Qemu(qemu::Args),
     Setup(setup::Args),
     Test(test::Args),
     Tidy(tidy::Args),
@@ -41,6 +43,7 @@ impl Verb {
             Verb::Demo(args) => demo::run(args),
             Verb::Guest(args) => guest::run(args),
             Verb::Image(args) => image::run(args),
+            Verb::Qemu(args) => qemu::run(args),
             Verb::Setup(args) => setup::run(args),
             Verb::Test(args) => test::run(args),
             Verb::Tidy(args) => tidy::run(args),
