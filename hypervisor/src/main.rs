@@ -22,6 +22,8 @@ mod hal;
 #[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]
+mod network;
+#[cfg(target_os = "none")]
 mod panic;
 #[cfg(target_os = "none")]
 mod platform;
@@ -29,6 +31,10 @@ mod platform;
 mod smp;
 #[cfg(target_os = "none")]
 mod startup;
+#[cfg(target_os = "none")]
+mod vcpu;
+#[cfg(target_os = "none")]
+mod vmm;
 
 /// Entered by the boot code on the boot processor: 64-bit mode, interrupts off, the boot page tables and stack.
 #[cfg(target_os = "none")]
@@ -55,7 +61,9 @@ extern "C" fn on_own_stack() -> ! {
     let platform = platform::read(info);
     startup::start_processors(platform::processors(platform));
     platform::list_pci(platform);
+    let ability = vmm::start();
     startup::report_memory();
+    vmm::end_if_refused(ability, options);
     ending::end(options)
 }
 

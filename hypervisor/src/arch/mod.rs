@@ -17,4 +17,6 @@ pub mod screen;
 pub mod serial;
 pub mod stack;
 pub mod time;
+pub mod tiny_guests;
+pub mod vmenter;
 pub mod vmx;

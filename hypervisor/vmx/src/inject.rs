@@ -364,6 +364,32 @@ pub fn interrupted_delivery(vmcs: &impl VmcsRead) -> Option<Event> {
     Event::from_words(info, error_code, || vmcs.read(fields::EXIT_INSTRUCTION_LENGTH))
 }
 
+/// What becomes of an exception that comes up while another event is being delivered: the exception itself, a double
+/// fault, or (None) a triple fault (SDM vol. 3A, table "Conditions for Generating a Double Fault").
+pub fn combine(delivering: Option<Event>, exception: Event) -> Option<Event> {
+    #[derive(PartialEq)]
+    enum Class {
+        Benign,
+        Contributory,
+        PageFault,
+        DoubleFault,
+    }
+    let class = |event: Event| match (event.kind, event.vector) {
+        (EventKind::HardwareException, 0 | 10..=13) => Class::Contributory,
+        (EventKind::HardwareException, 14) => Class::PageFault,
+        (EventKind::HardwareException, 8) => Class::DoubleFault,
+        _ => Class::Benign,
+    };
+    let first = delivering.map_or(Class::Benign, class);
+    let second = class(exception);
+    match (first, second) {
+        (_, Class::Benign) | (Class::Benign, _) => Some(exception),
+        (Class::Contributory, Class::PageFault) => Some(exception),
+        (Class::DoubleFault, _) => None,
+        _ => Some(Event::exception_with_code(8, 0)),
+    }
+}
+
 /// Whether NMIs must be blocked again before the guest goes on, after an exit that carries the mark "NMI unblocking due
 /// to IRET": the IRET will be executed again and must find NMIs blocked. Not so for a double fault, and not when the
 /// exit interrupted a delivery (SDM, "Information for VM Exits Due to Vectored Events").
@@ -520,6 +546,28 @@ mod tests {
         let mut vmcs = interrupted(0x8000_0202, 0, 0);
         reinject(interrupted_delivery(&vmcs).unwrap(), &mut vmcs);
         assert_eq!(vmcs.read(fields::GUEST_INTERRUPTIBILITY), 0);
+    }
+
+    #[test]
+    fn faults_during_faults_become_double_and_triple_faults() {
+        let fault = |vector| Event::exception_with_code(vector, 0);
+        let double = Some(Event::exception_with_code(8, 0));
+        let table = [
+            (None, fault(13), Some(fault(13))),
+            (Some(Event::interrupt(0x30)), fault(13), Some(fault(13))),
+            (Some(Event::nmi()), fault(14), Some(fault(14))),
+            (Some(fault(13)), Event::invalid_opcode(), Some(Event::invalid_opcode())),
+            (Some(fault(13)), fault(14), Some(fault(14))),
+            (Some(fault(13)), fault(11), double),
+            (Some(fault(14)), fault(14), double),
+            (Some(fault(14)), fault(13), double),
+            (Some(fault(8)), fault(13), None),
+            (Some(fault(8)), fault(14), None),
+            (Some(fault(8)), Event::exception(1), Some(Event::exception(1))),
+        ];
+        for (first, second, expected) in table {
+            assert_eq!(combine(first, second), expected, "{first:?} then {second:?}");
+        }
     }
 
     #[test]

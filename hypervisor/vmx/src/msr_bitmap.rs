@@ -1,10 +1,11 @@
 //! The MSR bitmaps: which RDMSR and WRMSR of the guest exit (SDM vol. 3C, "MSR-Bitmap Address").
 
-/// The four bitmaps of 1 KByte: reads of low MSRs, reads of high, writes of low, writes of high. A set bit exits; MSRs
-/// outside both ranges always exit.
-#[repr(C, align(4096))]
-#[derive(Clone)]
-pub struct MsrBitmap([u8; 4096]);
+/// The page of the four bitmaps of 1 KByte: reads of low MSRs, reads of high, writes of low, writes of high. A set bit
+/// exits; MSRs outside both ranges always exit.
+pub const BYTES: usize = 4096;
+
+/// A page filled with this has every access exit.
+pub const ALL: u8 = 0xff;
 
 /// The first MSR of the high range; the low one starts at 0. Both have 2000h numbers.
 const HIGH: u32 = 0xc000_0000;
@@ -28,33 +29,29 @@ impl Intercept {
     pub const NONE: Self = Self { read: false, write: false };
 }
 
-impl MsrBitmap {
-    /// Every access exits.
-    pub const fn all() -> Self {
-        Self([0xff; 4096])
+/// Decides what exits for one MSR. False if the MSR is in neither range, where everything exits.
+///
+/// # Panics
+/// The page is not [`BYTES`] long.
+#[must_use]
+pub fn set(page: &mut [u8], number: u32, intercept: Intercept) -> bool {
+    assert_eq!(page.len(), BYTES);
+    let Some((byte, bit)) = position(number) else { return false };
+    for (offset, on) in [(0, intercept.read), (WRITE_OFFSET, intercept.write)] {
+        let cell = &mut page[offset + byte];
+        *cell = if on { *cell | bit } else { *cell & !bit };
     }
+    true
+}
 
-    /// Decides what exits for one MSR. False if the MSR is in neither range, where everything exits.
-    #[must_use]
-    pub fn set(&mut self, number: u32, intercept: Intercept) -> bool {
-        let Some((byte, bit)) = position(number) else { return false };
-        for (offset, on) in [(0, intercept.read), (WRITE_OFFSET, intercept.write)] {
-            let cell = &mut self.0[offset + byte];
-            *cell = if on { *cell | bit } else { *cell & !bit };
-        }
-        true
-    }
-
-    /// What exits for one MSR.
-    pub fn get(&self, number: u32) -> Intercept {
-        let Some((byte, bit)) = position(number) else { return Intercept::BOTH };
-        Intercept { read: self.0[byte] & bit != 0, write: self.0[WRITE_OFFSET + byte] & bit != 0 }
-    }
-
-    /// The page as the processor reads it.
-    pub const fn bytes(&self) -> &[u8; 4096] {
-        &self.0
-    }
+/// What exits for one MSR.
+///
+/// # Panics
+/// The page is not [`BYTES`] long.
+pub fn get(page: &[u8], number: u32) -> Intercept {
+    assert_eq!(page.len(), BYTES);
+    let Some((byte, bit)) = position(number) else { return Intercept::BOTH };
+    Intercept { read: page[byte] & bit != 0, write: page[WRITE_OFFSET + byte] & bit != 0 }
 }
 
 fn position(number: u32) -> Option<(usize, u8)> {
@@ -73,32 +70,32 @@ mod tests {
 
     #[test]
     fn everything_exits_at_first() {
-        let bitmap = MsrBitmap::all();
+        let bitmap = [ALL; BYTES];
         for number in [0, 0x10, 0x1fff, 0x2000, 0xc000_0080, 0xc000_1fff, 0xc000_2000, u32::MAX] {
-            assert_eq!(bitmap.get(number), Intercept::BOTH);
+            assert_eq!(get(&bitmap, number), Intercept::BOTH);
         }
     }
 
     #[test]
     fn bits_lie_where_the_manual_puts_them() {
-        let mut bitmap = MsrBitmap::all();
-        assert!(bitmap.set(0x277, Intercept { read: false, write: true }));
-        assert_eq!((bitmap.bytes()[0x4e], bitmap.bytes()[0x84e]), (0x7f, 0xff));
-        assert!(bitmap.set(0xc000_0081, Intercept { read: true, write: false }));
-        assert_eq!((bitmap.bytes()[0x410], bitmap.bytes()[0xc10]), (0xff, 0xfd));
-        assert!(!bitmap.set(0x4000_0000, Intercept::NONE), "outside both ranges everything exits");
+        let mut bitmap = [ALL; BYTES];
+        assert!(set(&mut bitmap, 0x277, Intercept { read: false, write: true }));
+        assert_eq!((bitmap[0x4e], bitmap[0x84e]), (0x7f, 0xff));
+        assert!(set(&mut bitmap, 0xc000_0081, Intercept { read: true, write: false }));
+        assert_eq!((bitmap[0x410], bitmap[0xc10]), (0xff, 0xfd));
+        assert!(!set(&mut bitmap, 0x4000_0000, Intercept::NONE), "outside both ranges everything exits");
     }
 
     proptest! {
         #[test]
         fn one_msr_changes_alone(number: u32, other: u32, read: bool, write: bool) {
-            let mut bitmap = MsrBitmap::all();
+            let mut bitmap = [ALL; BYTES];
             let intercept = Intercept { read, write };
-            let within = bitmap.set(number & 0xc000_1fff, intercept);
+            let within = set(&mut bitmap, number & 0xc000_1fff, intercept);
             let expected = if within { intercept } else { Intercept::BOTH };
-            prop_assert_eq!(bitmap.get(number & 0xc000_1fff), expected);
+            prop_assert_eq!(get(&bitmap, number & 0xc000_1fff), expected);
             if other != number & 0xc000_1fff {
-                prop_assert_eq!(bitmap.get(other), Intercept::BOTH);
+                prop_assert_eq!(get(&bitmap, other), Intercept::BOTH);
             }
         }
     }

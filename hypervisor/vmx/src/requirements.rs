@@ -261,13 +261,14 @@ const GUESTS: &[Control] = &[
     controls::EXTERNAL_INTERRUPT_EXITING,
     controls::NMI_EXITING,
     controls::VIRTUAL_NMIS,
-    controls::ACTIVATE_PREEMPTION_TIMER,
     controls::HLT_EXITING,
     controls::RDPMC_EXITING,
     controls::RDTSC_EXITING,
     controls::MWAIT_EXITING,
     controls::MONITOR_EXITING,
     controls::MOV_DR_EXITING,
+    controls::CR8_LOAD_EXITING,
+    controls::CR8_STORE_EXITING,
     controls::UNCONDITIONAL_IO_EXITING,
     controls::USE_IO_BITMAPS,
     controls::USE_MSR_BITMAPS,
@@ -289,7 +290,8 @@ const GUESTS: &[Control] = &[
 ];
 
 /// Controls that come and go while a guest runs; they must be settable.
-const SWITCHED: &[Control] = &[controls::INTERRUPT_WINDOW_EXITING, controls::NMI_WINDOW_EXITING];
+const SWITCHED: &[Control] =
+    &[controls::INTERRUPT_WINDOW_EXITING, controls::NMI_WINDOW_EXITING, controls::ACTIVATE_PREEMPTION_TIMER];
 
 /// Controls without which no guest can be protected.
 const PROTECTION: &[Control] = &[
@@ -310,6 +312,7 @@ const OPTIONAL: &[Control] = &[
     controls::ENTRY_LOAD_PERF_GLOBAL_CTRL,
     controls::ENABLE_RDTSCP,
     controls::ENABLE_INVPCID,
+    controls::ENABLE_ENCLS_EXITING,
 ];
 
 /// The controls a guest starts with. I/O bitmaps make "unconditional I/O exiting" moot (SDM table of primary controls):

@@ -1,0 +1,44 @@
+//! The code of the tiny guests, as bytes: it is data to the kernel and never executed by it.
+
+use core::arch::global_asm;
+
+global_asm!(include_str!("../vmm/tiny_guests.s"), options(att_syntax));
+
+macro_rules! blobs {
+    ($( $(#[doc = $doc:literal])+ $function:ident = $start:ident .. $end:ident; )*) => {
+        unsafe extern "C" {
+            $( static $start: u8; static $end: u8; )*
+        }
+        $( $(#[doc = $doc])+
+        pub fn $function() -> &'static [u8] {
+            let (start, end) = (&raw const $start, &raw const $end);
+            // SAFETY: both labels are in the kernel's read-only data, in this order, with nothing but bytes between.
+            unsafe { core::slice::from_raw_parts(start, end.addr() - start.addr()) }
+        } )*
+    };
+}
+
+blobs! {
+    /// Greets, asks and faults in real mode.
+    real = tiny_real..tiny_real_end;
+    /// The same in protected mode.
+    protected = tiny_protected..tiny_protected_end;
+    /// The same in long mode, which it enters by itself from real mode.
+    long = tiny_long..tiny_long_end;
+    /// Triple fault.
+    triple_fault = hostile_triple_fault..hostile_triple_fault_end;
+    /// Writes where there is no memory.
+    wild_write = hostile_wild_write..hostile_wild_write_end;
+    /// Never ends and never exits.
+    endless = hostile_endless..hostile_endless_end;
+    /// Tries VMXON.
+    vmxon = hostile_vmxon..hostile_vmxon_end;
+    /// Reads a MSR that no machine has.
+    unknown_msr = hostile_unknown_msr..hostile_unknown_msr_end;
+    /// Counts until it is told to stop.
+    counting = check_counting..check_counting_end;
+    /// Writes a page that is write-protected at first.
+    write = check_write..check_write_end;
+    /// Takes an interrupt once it lets it.
+    interrupt = check_interrupt..check_interrupt_end;
+}
