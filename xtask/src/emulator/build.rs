@@ -126,22 +126,32 @@ fn files_below(dir: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     Ok(found)
 }
 
+/// The emulator of this variant if it is in the cache, up to date.
+///
+/// # Errors
+/// When the recipe cannot be read.
+pub fn cached(variant: Variant) -> Result<Option<PathBuf>> {
+    let recipe = Recipe::read(variant)?;
+    let cache = paths::cache_dir()?.join("emulator");
+    let binaries = source::ARCHIVES.into_iter().map(|archive| cache.join(recipe.key(archive)).join("bochs"));
+    Ok(binaries.into_iter().find(|binary| binary.is_file()))
+}
+
 /// The emulator of this variant, from the cache if it is there, else built now.
 ///
 /// # Errors
 /// When the source cannot be had, a tool is missing, or the build fails.
 pub fn ensure(variant: Variant) -> Result<PathBuf> {
+    if let Some(binary) = cached(variant)? {
+        return Ok(binary);
+    }
     let recipe = Recipe::read(variant)?;
     let cache = paths::cache_dir()?.join("emulator");
     fs::create_dir_all(&cache)?;
-    let cached = |archive| cache.join(recipe.key(archive)).join("bochs");
-    if let Some(binary) = source::ARCHIVES.into_iter().map(cached).find(|binary| binary.is_file()) {
-        return Ok(binary);
-    }
     let (tarball, archive) = source::locate()?;
     let key = recipe.key(archive);
     let _lock = lock(&cache.join(format!("{key}.lock")))?;
-    let binary = cached(archive);
+    let binary = cache.join(&key).join("bochs");
     if !binary.is_file() {
         make(variant, &recipe, &tarball, &cache, &key)?;
     }

@@ -111,12 +111,7 @@ pub const NEEDS: &[Need] = &[
         Work::Network,
         "serves DHCP and TFTP to machines that boot over the network",
     ),
-    file(
-        &["/bin/busybox", "/usr/bin/busybox"],
-        "busybox-static",
-        Work::Bench,
-        "the benchmark's Linux user land",
-    ),
+    program("dpkg-deb", "dpkg", Work::Bench, "unpacks the Linux that benchmarks boot"),
 ];
 
 #[cfg(test)]

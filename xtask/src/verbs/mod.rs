@@ -5,13 +5,16 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+pub mod bench;
 pub mod bochs;
 pub mod build;
 pub mod demo;
+pub mod doctor;
 pub mod guest;
 pub mod image;
 pub mod qemu;
 pub mod setup;
+pub mod switch;
 pub mod test;
 pub mod tidy;
 
@@ -19,13 +22,16 @@ pub mod tidy;
 #[allow(missing_docs, clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    Bench(bench::Args),
     Bochs(bochs::Args),
     Build(build::Args),
     Demo(demo::Args),
+    Doctor(doctor::Args),
     Guest(guest::Args),
     Image(image::Args),
     Qemu(qemu::Args),
     Setup(setup::Args),
+    Switch(switch::Args),
     Test(test::Args),
     Tidy(tidy::Args),
 }
@@ -38,13 +44,16 @@ impl Verb {
     /// test, a missed goal) is its exit status instead.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
+            Verb::Bench(args) => bench::run(args),
             Verb::Bochs(args) => bochs::run(args),
             Verb::Build(args) => build::run(args),
             Verb::Demo(args) => demo::run(args),
+            Verb::Doctor(args) => doctor::run(args),
             Verb::Guest(args) => guest::run(args),
             Verb::Image(args) => image::run(args),
             Verb::Qemu(args) => qemu::run(args),
             Verb::Setup(args) => setup::run(args),
+            Verb::Switch(args) => switch::run(args),
             Verb::Test(args) => test::run(args),
             Verb::Tidy(args) => tidy::run(args),
         }
