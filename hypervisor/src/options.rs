@@ -203,8 +203,8 @@ impl<'a> Options<'a> {
 
 fn number(text: &str) -> Option<u64> {
     let digits = text.strip_prefix("0x");
-    let parsed = digits.map_or_else(|| u64::from_str_radix(text, 10), |d| u64::from_str_radix(d, 16));
-    // from_str_radix takes a sign, which no option has.
+    let parsed = digits.map_or_else(|| text.parse(), |d| u64::from_str_radix(d, 16));
+    // Both take a sign, which no option has.
     parsed.ok().filter(|_| !text.contains('+'))
 }
 

@@ -7,6 +7,7 @@ use crate::firmware::madt::Madt;
 use crate::firmware::mcfg::{self, MAX_WINDOWS};
 use crate::firmware::tables::{self, Tables};
 use crate::hal::PciConfig;
+use crate::network::{self, Cards, MAX_CARDS};
 use crate::{console, machine_line};
 use boot::memory_map::Range;
 use boot::multiboot::BootInfo;
@@ -120,10 +121,10 @@ fn dump(address: u64, bytes: &[u8]) {
     }
 }
 
-/// Walks PCI and prints a table of its functions.
-pub fn list_pci(platform: &Platform) -> PciConfig {
+/// Walks PCI, prints a table of its functions, and says what the network cards are.
+pub fn list_pci(platform: &Platform) {
     percpu::record(Event::Stage(Stage::Pci));
-    let config = match PciConfig::new(&platform.windows) {
+    let mut config = match PciConfig::new(&platform.windows) {
         Ok(config) => config,
         Err(e) => {
             log::warn!("PCI configuration space in memory: {e}; ports are used");
@@ -138,13 +139,20 @@ pub fn list_pci(platform: &Platform) -> PciConfig {
     }
     console::print(format_args!("PCI        vendor:device class  revision kind\n"));
     let mut functions = 0;
+    let mut cards = Cards::new();
+    let mut found = |function: Function| {
+        print_function(function);
+        if function.class.is_ethernet() && cards.push(function).is_err() {
+            log::warn!("network card {} is left alone: more than {MAX_CARDS}", function.address);
+        }
+    };
     for (segment, first, last) in segments {
-        functions += pci::walk(&config, segment, first, last, &mut print_function).functions;
+        functions += pci::walk(&config, segment, first, last, &mut found).functions;
     }
     let access = if config.windows().is_empty() { "ports" } else { "ecam" };
     log::info!("PCI: {functions} functions ({access})");
     machine_line!("pci functions={functions} access={access}");
-    config
+    network::report(&mut config, &cards);
 }
 
 fn print_function(function: Function) {

@@ -45,11 +45,6 @@ impl<'a> Symbols<'a> {
         Symbols { table, strings }
     }
 
-    /// Number of symbols.
-    pub fn len(&self) -> usize {
-        self.table.len() / ENTRY
-    }
-
     /// The function that holds `address`: of those that start at or below it and do not end before it, the nearest.
     pub fn find(&self, address: u64) -> Option<Place<'a>> {
         let mut best: Option<(u64, u32)> = None;

@@ -18,7 +18,11 @@ pub fn frame_pointer() -> u64 {
 /// not above the one before.
 pub fn callers(mut rbp: u64) -> impl Iterator<Item = u64> {
     core::iter::from_fn(move || {
-        if rbp == 0 || rbp % 8 != 0 || !paging::is_mapped(rbp) || !paging::is_mapped(rbp.checked_add(15)?) {
+        if rbp == 0
+            || !rbp.is_multiple_of(8)
+            || !paging::is_mapped(rbp)
+            || !paging::is_mapped(rbp.checked_add(15)?)
+        {
             return None;
         }
         // SAFETY: both words are mapped, and the kernel's mappings are never taken back.

@@ -16,11 +16,13 @@ const NOT_CANONICAL: u64 = 0x8000_0000_0000;
 pub fn crash(way: Crash) -> ! {
     match way {
         Crash::Panic => panic!("crash=panic was asked for"),
-        // SAFETY (all below): each faults, or stores to a frame of ours; the kernel ends here by request.
-        Crash::PageFault => unsafe { (NEVER_MAPPED as *mut u64).write_volatile(1) },
-        Crash::GeneralProtection => unsafe { (NOT_CANONICAL as *mut u64).write_volatile(1) },
-        Crash::WriteText => unsafe { (crash as *const () as *mut u8).write_volatile(0xCC) },
-        Crash::DoubleFault => double_fault(),
+        Crash::PageFault => store(NEVER_MAPPED),
+        Crash::GeneralProtection => store(NOT_CANONICAL),
+        Crash::WriteText => store((crash as *const ()).addr() as u64),
+        Crash::DoubleFault => {
+            super::idt::break_gate(super::idt::vector::PAGE_FAULT);
+            store(NEVER_MAPPED);
+        }
         Crash::Stack => {
             recurse(0);
         }
@@ -41,11 +43,10 @@ pub fn crash(way: Crash) -> ! {
     panic!("crash={way:?} has not crashed")
 }
 
-/// A page fault whose handler cannot be reached: the stack pointer and the interrupt gate lead nowhere.
-fn double_fault() {
-    super::idt::break_gate(super::idt::vector::PAGE_FAULT);
-    // SAFETY: see `crash`.
-    unsafe { (NEVER_MAPPED as *mut u64).write_volatile(1) }
+/// Stores where that must fault.
+fn store(address: u64) {
+    // SAFETY: the store faults and the kernel ends, by request; if it does not, `crash` panics next.
+    unsafe { (address as *mut u8).write_volatile(0xCC) }
 }
 
 /// Goes deeper until the stack is used up.

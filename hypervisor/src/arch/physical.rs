@@ -8,7 +8,7 @@ use boot::memory_map::Range;
 ///
 /// `address` is what the loader passed in EBX.
 pub fn boot_information(address: u64) -> Option<&'static [u8]> {
-    if address == 0 || address % 8 != 0 {
+    if address == 0 || !address.is_multiple_of(8) {
         return None;
     }
     // SAFETY: the loader promises a boot information at this address below 4 GiB, which the boot page tables map.
