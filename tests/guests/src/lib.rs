@@ -10,6 +10,7 @@ pub mod boot;
 pub mod code;
 pub mod cpu;
 pub mod exit;
+pub mod net;
 pub mod pmu;
 pub mod report;
 pub mod ring3;

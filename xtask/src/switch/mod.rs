@@ -11,9 +11,12 @@ pub mod config;
 pub mod core;
 pub mod fabric;
 pub mod pcap;
+pub mod pingpong;
 pub mod process;
 pub mod rng;
 pub mod scenario;
 pub mod time;
 pub mod wire;
 pub mod world;
+
+pub use pingpong::{Game, Played, play as pingpong};
