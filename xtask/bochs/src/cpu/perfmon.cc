@@ -80,6 +80,8 @@
 #define MISC_MONITOR       BIT64(18)
 #define MISC_WRITABLE      (MISC_FAST_STRINGS | BIT64(3) | BIT64(16))
 
+#define MSR_PLATFORM_ID       0x017
+#define MSR_MICROCODE         0x08b
 #define MSR_MISC_ENABLE       0x1a0
 #define MSR_PMC0              0x0c1
 #define MSR_PERFEVTSEL0       0x186
@@ -93,6 +95,9 @@
 #define MSR_GLOBAL_SET        0x391
 #define MSR_GLOBAL_INUSE      0x392
 #define MSR_A_PMC0            0x4c1
+
+// a revision that no erratum workaround of Linux asks more than, in bits 63:32
+#define MICROCODE_REVISION    (BX_CONST64(0x02007006) << 32)
 
 #define CAP_FREEZE_SMM        BIT64(12)
 #define CAP_FULL_WIDTH        BIT64(13)
@@ -289,14 +294,14 @@ void BX_CPU_C::perfmon_set_deadline(void)
       }
     }
   }
-  if (PM.pmi_due != BX_PMU_NEVER) {
-    Bit64s room = (Bit64s)(PM.pmi_due - (icount - PM.excess));
-    if (room < 0) room = 0;
-    if ((Bit64u) room < left) left = room;
+  // a PMI on its way: look at every boundary, the CPU may halt before it comes
+  if (PM.pmi_due != BX_PMU_NEVER) left = 0;
+  if (PM.speculation_due != BX_PMU_NEVER) {
+    Bit64u room = (PM.speculation_due > icount) ? PM.speculation_due - icount : 0;
+    if (room < left) left = room;
   }
-  Bit64u deadline = BX_PMU_NEVER;
-  if (left != BX_PMU_NEVER) deadline = (left > BX_PMU_MARGIN) ? icount + left - BX_PMU_MARGIN : icount;
-  PM.deadline = (PM.speculation_due < deadline) ? PM.speculation_due : deadline;
+  if (left == BX_PMU_NEVER) PM.deadline = BX_PMU_NEVER;
+  else PM.deadline = (left > BX_PMU_MARGIN) ? icount + left - BX_PMU_MARGIN : icount;
 }
 
 static bool pmi_lost(bx_perfmon_t *pm)
@@ -413,6 +418,7 @@ void BX_CPU_C::perfmon_smm(bool enter)
 
 bool BX_CPU_C::perfmon_is_msr(Bit32u index)
 {
+  if (index == MSR_PLATFORM_ID || index == MSR_MICROCODE) return true;
   if (index < MSR_PMC0 || index > MSR_A_PMC0 + BX_PMU_MAX_GP - 1) return false;
   return index <= MSR_PMC0 + BX_PMU_MAX_GP - 1 ||
          (index >= MSR_PERFEVTSEL0 && index < MSR_PERFEVTSEL0 + BX_PMU_MAX_GP) ||
@@ -462,6 +468,8 @@ bool BX_CPU_C::perfmon_rdmsr(Bit32u index, Bit64u *val)
   const unsigned version = shape()->version;
   bool legacy;
 
+  if (index == MSR_PLATFORM_ID) { *val = 0; return true; }
+  if (index == MSR_MICROCODE) { *val = MICROCODE_REVISION; return true; }
   if (index == MSR_DEBUGCTL) { *val = PM.debugctl; return true; }
   if (index == MSR_MISC_ENABLE) { *val = misc_enable(&PM); return true; }
   if (! version) return false;
@@ -529,6 +537,7 @@ static Bit64u *write_target(bx_perfmon_t *pm, Bit32u index, Bit64u *val, Bit64u 
 bool BX_CPU_C::perfmon_wrmsr(Bit32u index, Bit64u val)
 {
   unsigned op;
+  if (index == MSR_MICROCODE) return true;    // software clears it before it asks; nothing to clear
   Bit64u *target = write_target(&PM, index, &val, perfmon_global_mask(), &op);
   if (! target) return false;
   // WRMSR itself still counts as configured before it
