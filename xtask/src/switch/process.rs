@@ -386,3 +386,253 @@ impl Run<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::super::cable::CableConfig;
+    use super::super::config::{Stop, StopKind, When};
+    use super::super::core::Ended;
+    use super::super::wire::{Hello, Meet, Stamped};
+    use super::*;
+
+    const Q: u64 = 5_000;
+
+    fn server() -> Server {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut server =
+            Server::bind(&std::env::temp_dir().join(format!("lsk-{}-{number}", std::process::id()))).unwrap();
+        server.give_up_after = Some(Duration::from_secs(60));
+        server
+    }
+
+    fn config() -> Config {
+        Config::lan(1, &["a", "b"], &CableConfig { rate: 0, ..CableConfig::default() })
+    }
+
+    /// A host that speaks the protocol.
+    struct Host {
+        stream: UnixStream,
+        input: Vec<u8>,
+    }
+
+    impl Host {
+        fn join(path: &Path, name: &str) -> Self {
+            let mut host = Self { stream: UnixStream::connect(path).unwrap(), input: vec![] };
+            let hello = Hello { name: name.into(), ips: 50_000_000, tick: 1, ports: vec![(0, [0; 6])] };
+            host.say(&FromHost::Hello(hello).emit());
+            host
+        }
+
+        fn say(&mut self, bytes: &[u8]) {
+            self.stream.write_all(bytes).unwrap();
+        }
+
+        fn hear(&mut self) -> ToHost {
+            loop {
+                if let Some((kind, body)) = split(&mut self.input).unwrap() {
+                    return ToHost::parse(kind, &body).unwrap();
+                }
+                let mut chunk = [0; 1000];
+                let n = self.stream.read(&mut chunk).unwrap();
+                assert!(n > 0, "the switch closed the connection");
+                self.input.extend(&chunk[..n]);
+            }
+        }
+
+        fn meet(&mut self, tick: u64, reason: Reason, frames: Vec<Stamped>) {
+            let meet = Meet { tick, reason, cards: vec![], frames };
+            self.say(&FromHost::Meet(meet).emit());
+        }
+
+        /// Runs `quanta` quanta, sending `text` in each; gives how many frames came.
+        fn run(&mut self, quanta: u64, text: &str) -> usize {
+            let mut came = 0;
+            for _ in 0..quanta {
+                let ToHost::Run { until, frames } = self.hear() else { panic!("RUN must come") };
+                came += frames.len();
+                let bytes = [&[0xff; 6][..], &[2; 6], &[0x88, 0xb5], text.as_bytes()].concat();
+                self.meet(
+                    until,
+                    Reason::Reached,
+                    vec![Stamped { tick: until, port: 0, frame: bytes.into() }],
+                );
+            }
+            came
+        }
+    }
+
+    #[test]
+    fn two_hosts_over_a_socket_and_a_capture() {
+        let server = server();
+        let mut config = config();
+        let capture = server.path().with_extension("pcap");
+        config.networks[0].capture = Some(capture.clone());
+        let switch = Switch::new(&config, vec![]).unwrap();
+        let summary = std::thread::scope(|scope| {
+            for name in ["a", "b"] {
+                let path = server.path();
+                scope.spawn(move || {
+                    let mut host = Host::join(path, name);
+                    assert_eq!(host.hear(), ToHost::Welcome { quantum: 100_000 });
+                    // What is sent in a quantum's last tick comes in the next one's last.
+                    assert_eq!(host.run(50, name), 49);
+                    let ToHost::Run { until, .. } = host.hear() else { panic!("RUN must come") };
+                    host.meet(until - 7, Reason::Leaving(33), vec![]);
+                });
+            }
+            server.run(&config, switch, None).unwrap()
+        });
+        for host in &summary.hosts {
+            let life = &host.lives[0];
+            assert_eq!((life.tick, &life.ended), (51 * Q - 7, &Ended::Left(33)));
+        }
+        let bytes = std::fs::read(&capture).unwrap();
+        // 100 frames of 15 bytes with headers of 16, after the file's 24.
+        assert_eq!(bytes.len(), 24 + 100 * 31);
+        std::fs::remove_file(capture).unwrap();
+    }
+
+    #[test]
+    fn a_broken_connection_a_kill_and_a_second_life() {
+        let server = server();
+        let mut config = config();
+        config.hosts[1].starts = vec![0, 500_000];
+        let kill = |host: &str, tick, life| Stop {
+            host: host.into(),
+            when: When::Tick { tick, life },
+            what: StopKind::Kill,
+        };
+        config.stops = vec![kill("b", 12, 1), kill("a", 40_001, 0)];
+        let switch = Switch::new(&config, vec![]).unwrap();
+        let summary = std::thread::scope(|scope| {
+            let path = server.path();
+            scope.spawn(move || {
+                let mut a = Host::join(path, "a");
+                a.hear();
+                a.run(9, "x");
+                let end = a.hear();
+                assert!(matches!(end, ToHost::End { reason: EndReason::Killed, .. }), "{end:?}");
+            });
+            scope.spawn(move || {
+                let mut b = Host::join(path, "b");
+                b.hear();
+                b.run(2, "x");
+                b.hear();
+                drop(b);
+                // Its second start is awaited at 500 us; who comes too early is refused.
+                loop {
+                    let mut b = Host::join(path, "b");
+                    match b.hear() {
+                        ToHost::End { reason, .. } => assert_eq!(reason, EndReason::Refused),
+                        _ => return drop(b.run(1, "y")),
+                    }
+                }
+            });
+            server.run(&config, switch, None).unwrap()
+        });
+        let lives: Vec<_> =
+            summary.hosts.iter().flat_map(|h| &h.lives).map(|l| (l.tick, l.ended.clone())).collect();
+        assert_eq!(lives, [(40_001, Ended::Killed), (2 * Q, Ended::Lost), (12, Ended::Killed)]);
+    }
+
+    #[test]
+    fn strangers_and_liars_are_refused_by_name() {
+        let server = server();
+        let config = config();
+        let switch = Switch::new(&config, vec![]).unwrap();
+        let summary = std::thread::scope(|scope| {
+            let path = server.path();
+            scope.spawn(move || {
+                let refused = |mut host: Host, text: &str| match host.hear() {
+                    ToHost::End { reason: EndReason::Refused, text: why } => {
+                        assert!(why.contains(text), "{why}");
+                    }
+                    other => panic!("{other:?}"),
+                };
+                refused(Host::join(path, "z"), "no host `z`");
+                refused(Host::join(path, "a b"), "no name of a host");
+                let mut early = Host { stream: UnixStream::connect(path).unwrap(), input: vec![] };
+                early.meet(1, Reason::Reached, vec![]);
+                refused(early, "before HELLO");
+                let mut a = Host::join(path, "a");
+                let mut b = Host::join(path, "b");
+                a.hear();
+                b.hear();
+                a.hear();
+                a.meet(Q - 1, Reason::Reached, vec![]);
+                refused(a, "met at tick 4999");
+                b.hear();
+                b.say(&[1, 0, 0, 0, 0x77]);
+                refused(b, "kind 0x77");
+            });
+            server.run(&config, switch, None).unwrap()
+        });
+        assert!(matches!(summary.hosts[0].lives[0].ended, Ended::Violated(_)));
+    }
+
+    #[test]
+    fn a_stuck_host_is_named() {
+        let mut server = server();
+        server.give_up_after = Some(Duration::from_millis(200));
+        let config = config();
+        let switch = Switch::new(&config, vec![]).unwrap();
+        let error = std::thread::scope(|scope| {
+            let path = server.path();
+            let host = scope.spawn(move || {
+                let mut a = Host::join(path, "a");
+                a.hear();
+                a
+            });
+            let error = server.run(&config, switch, None).unwrap_err().to_string();
+            drop(host.join());
+            error
+        });
+        assert!(error.contains("host b has not joined"), "{error}");
+    }
+
+    #[test]
+    fn the_director_sees_each_quantum() {
+        let server = server();
+        let mut config = config();
+        config.hosts.pop();
+        config.networks[0].ports.pop();
+        let switch = Switch::new(&config, vec![]).unwrap();
+        let mut seen = vec![];
+        let director = |switch: &mut Switch| {
+            seen.push(switch.now());
+            if switch.now() == 300_000 {
+                switch.stop(0, When::At(450_000), StopKind::Kill);
+            }
+        };
+        let summary = std::thread::scope(|scope| {
+            let path = server.path();
+            scope.spawn(move || {
+                let mut a = Host::join(path, "a");
+                a.hear();
+                a.run(5, "x");
+                a.hear()
+            });
+            server.run(&config, switch, Some(Box::new(director))).unwrap()
+        });
+        assert_eq!(summary.hosts[0].lives[0].tick, 22_500);
+        assert_eq!(seen[..4], [100_000, 200_000, 300_000, 400_000]);
+    }
+
+    #[test]
+    fn paths_are_checked() {
+        let long = PathBuf::from(format!("/tmp/{}", "x".repeat(120)));
+        assert!(Server::bind(&long).err().unwrap().to_string().contains("choose a shorter one"));
+        let server = server();
+        assert!(Server::bind(server.path()).err().unwrap().to_string().contains("another switch"));
+        let path = server.path().to_owned();
+        drop(server);
+        // A dead socket, as a killed switch leaves it.
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        drop(Server::bind(&path).unwrap());
+        assert!(!path.exists());
+    }
+}
