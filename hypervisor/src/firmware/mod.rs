@@ -7,6 +7,8 @@
 pub mod fadt;
 pub mod madt;
 pub mod mcfg;
+#[cfg(test)]
+mod recorded;
 pub mod tables;
 
 /// Little-endian integer at a byte offset of a table, or `None` past its end.

@@ -74,7 +74,7 @@ fn sums_to_zero(bytes: &[u8]) -> bool {
 /// All tables that could be read.
 #[derive(Clone, Debug, Default)]
 pub struct Tables<'a> {
-    /// In the firmware's order; the DSDT, which only the FADT names, comes last.
+    /// The list itself (XSDT or RSDT), then the tables in its order; the DSDT, which only the FADT names, comes last.
     pub all: Vec<Table<'a>, MAX_TABLES>,
     /// Entries of the list that led to no table, or to one with a wrong checksum, or found no room.
     pub skipped: usize,
@@ -98,9 +98,13 @@ impl<'a> Tables<'a> {
             (table.signature() == signature).then_some(table)
         };
         let mut tables = Tables::default();
+        // There is room for the first table.
+        let mut keep = |list: Table<'a>| drop(tables.all.push(list));
         if let Some(xsdt) = list(wide, b"XSDT") {
+            keep(xsdt);
             xsdt.bytes[HEADER..].chunks_exact(8).for_each(|e| tables.add(u64_at(e, 0), memory));
         } else if let Some(rsdt) = list(narrow, b"RSDT") {
+            keep(rsdt);
             rsdt.bytes[HEADER..]
                 .chunks_exact(4)
                 .for_each(|e| tables.add(u32_at(e, 0).map(u64::from), memory));
@@ -184,13 +188,13 @@ pub(super) mod tests {
         ];
         let memory = |a, l| within(&places, a, l);
         let t = Tables::read(&root(0x1000, Some(0x2000)), &memory).unwrap();
-        assert_eq!((t.all.len(), t.skipped), (2, 0));
+        assert_eq!((t.all.len(), t.skipped), (3, 0));
         assert_eq!(t.find(b"MCFG").unwrap().address, 1 << 32);
         assert_eq!(t.find(b"APIC").unwrap().bytes[HEADER..], [1, 2, 3]);
         let t = Tables::read(&root(0x1000, None), &memory).unwrap();
-        assert_eq!(t.all.len(), 1);
+        assert_eq!(t.all.len(), 2);
         // An XSDT that leads nowhere: the RSDT serves.
-        assert_eq!(Tables::read(&root(0x1000, Some(0x9000)), &memory).unwrap().all.len(), 1);
+        assert_eq!(Tables::read(&root(0x1000, Some(0x9000)), &memory).unwrap().all.len(), 2);
         assert_eq!(Tables::read(&root(0x3000, None), &memory).unwrap_err(), Error::NoList);
     }
 
@@ -214,14 +218,14 @@ pub(super) mod tests {
             (0x7000, table(b"APIC", &[])),
         ];
         let t = Tables::read(&root(0x1000, None), &|a, l| within(&places, a, l)).unwrap();
-        assert_eq!((t.all.len(), t.skipped), (1, 6));
+        assert_eq!((t.all.len(), t.skipped), (2, 6));
     }
 
     #[test]
     fn more_tables_than_fit_are_counted() {
         let places = [(0x1000, table(b"RSDT", &words(&[0x3000; 100]))), (0x3000, table(b"SSDT", &[]))];
         let t = Tables::read(&root(0x1000, None), &|a, l| within(&places, a, l)).unwrap();
-        assert_eq!((t.all.len(), t.skipped), (MAX_TABLES, 100 - MAX_TABLES));
+        assert_eq!((t.all.len(), t.skipped), (MAX_TABLES, 101 - MAX_TABLES));
     }
 
     #[test]
