@@ -101,7 +101,7 @@ fn damaged_recordings_are_borne() {
             let _ = (fadt::reset(&bad), fadt::power_off(&bad, &dsdt[s5 - 2..]), fadt::dsdt_address(&bad));
             let _ = (fadt::reset(&fadt[..at]), fadt::power_off(&fadt[..at], &dsdt[s5 - 2..]));
         }
-        for cut in s5..s5 + 30 {
+        for cut in s5..dsdt.len().min(s5 + 30) {
             let _ = fadt::power_off(&fadt, &dsdt[..cut]);
         }
         for at in 0..madt.len() {
