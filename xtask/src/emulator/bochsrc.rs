@@ -196,7 +196,7 @@ pub fn bochsrc(machine: &Machine, files: &Files) -> Result<String> {
     add(format!("vgaromimage: file={}", path(&files.vgabios)?));
     add("vga: extension=none, realtime=0, update_freq=1".into());
     add(format!(
-        "cpu: model={}, count=1:{}:1, ips={}, reset_on_triple_fault=0",
+        "cpu: model={}, count=1:{}:1, ips={}, reset_on_triple_fault=0, ignore_bad_msrs=0",
         machine.model, machine.cpus, machine.ips
     ));
     add(format!("memory: guest={0}, host={0}", machine.memory_mib));
@@ -318,7 +318,10 @@ mod tests {
     #[test]
     fn a_plain_machine() {
         let text = bochsrc(&Machine::from_iso("m", "/a b/x.iso"), &files()).unwrap();
-        has(&text, "cpu: model=corei7_skylake_x, count=1:1:1, ips=50000000, reset_on_triple_fault=0");
+        has(
+            &text,
+            "cpu: model=corei7_skylake_x, count=1:1:1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=0",
+        );
         has(&text, "memory: guest=256, host=256");
         has(&text, "clock: sync=none, time0=1700000000");
         has(&text, "ata0-master: type=cdrom, path=\"/a b/x.iso\", status=inserted");

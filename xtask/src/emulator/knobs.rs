@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 
 /// The faults that the model knows, as they are written, and whether each takes a number after a colon.
 const FAULTS: &[(&str, Argument)] = &[
-    ("overcount", Argument::Needed),
+    ("overcount", Argument::Optional),
     ("undercount-rep", Argument::None),
     ("lost-pmi", Argument::Optional),
     ("no-pmu", Argument::None),
@@ -21,7 +21,6 @@ const FAULTS: &[(&str, Argument)] = &[
 enum Argument {
     None,
     Optional,
-    Needed,
 }
 
 /// The knobs of one run. Values are kept as written, already checked.
@@ -30,13 +29,16 @@ pub struct Knobs {
     /// Deliver a counter's overflow interrupt late by MIN to MAX instructions, drawn from SEED
     #[arg(long, value_name = "MIN:MAX[:SEED]", value_parser = skid, help_heading = "Emulator")]
     pub skid: Option<String>,
-    /// Break the machine: overcount:N, undercount-rep, lost-pmi[:N], no-pmu, vmx-locked, no-vmx, no-ept, no-unrestricted,
+    /// Break the machine: overcount[:N], undercount-rep, lost-pmi[:N], no-pmu, vmx-locked, no-vmx, no-ept, no-unrestricted,
     /// no-mtf, atom (several: separate by commas)
     #[arg(long, value_name = "FAULT", value_parser = fault, value_delimiter = ',', help_heading = "Emulator")]
     pub fault: Vec<String>,
     /// Speculative page walks and TLB evictions, drawn from SEED, so many per million instructions
     #[arg(long, value_name = "SEED[:WALKS:EVICTIONS]", value_parser = tlb, help_heading = "Emulator")]
     pub tlb: Option<String>,
+    /// The shape of the performance counters that the machine tells: architectural version, general and fixed counters, bits
+    #[arg(long, value_name = "VERSION[:GENERAL[:FIXED[:BITS]]]", value_parser = shape, help_heading = "Emulator")]
+    pub pmu_shape: Option<String>,
     /// Seed of the machine's RDRAND and RDSEED
     #[arg(long, value_name = "N", help_heading = "Emulator")]
     pub seed: Option<u64>,
@@ -50,6 +52,7 @@ impl Knobs {
             ("LOCKSTEP_SKID", self.skid.clone()),
             ("LOCKSTEP_FAULT", fault),
             ("LOCKSTEP_TLB", self.tlb.clone()),
+            ("LOCKSTEP_PMU", self.pmu_shape.clone()),
             ("LOCKSTEP_SEED", self.seed.map(|seed| seed.to_string())),
         ];
         all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
@@ -80,7 +83,15 @@ fn tlb(text: &str) -> Result<String> {
     }
 }
 
-/// Checks one fault's name and number. `overcount` alone means at every exit.
+fn shape(text: &str) -> Result<String> {
+    match numbers(text)?[..] {
+        [version, ..] if !(1..=5).contains(&version) => bail!("the version is 1 to 5"),
+        [_] | [_, _] | [_, _, _] | [_, _, _, _] => Ok(text.to_owned()),
+        _ => bail!("write VERSION, or VERSION:GENERAL:FIXED:BITS, for instance 4:8:3:48"),
+    }
+}
+
+/// Checks one fault's name and number.
 ///
 /// # Errors
 /// When the model knows no such fault; the message lists those it knows.
@@ -93,12 +104,10 @@ pub fn fault(text: &str) -> Result<String> {
     let Some((_, argument)) = FAULTS.iter().find(|(known, _)| *known == name) else {
         bail!("no fault `{name}`; there are: {}", known());
     };
-    match (argument, number) {
-        (Argument::None, Some(_)) => bail!("the fault `{name}` takes no number"),
-        (Argument::Needed, None) => return Ok(format!("{name}:1")),
-        _ => {}
-    }
     if let Some(number) = number {
+        if *argument == Argument::None {
+            bail!("the fault `{name}` takes no number");
+        }
         let n: u64 = number.parse().with_context(|| format!("`{number}` is no number"))?;
         if n == 0 {
             bail!("every 0th is never: give `{name}` a number from 1 on");
@@ -126,7 +135,7 @@ mod tests {
 
     #[test]
     fn faults_are_checked() {
-        assert_eq!(fault("overcount").unwrap(), "overcount:1");
+        assert_eq!(fault("overcount").unwrap(), "overcount");
         assert_eq!(fault("overcount:100").unwrap(), "overcount:100");
         assert_eq!(fault("lost-pmi").unwrap(), "lost-pmi");
         assert_eq!(fault("lost-pmi:3").unwrap(), "lost-pmi:3");

@@ -61,19 +61,24 @@ impl Exit {
         matches!(self, Exit::Success | Exit::PowerOff | Exit::Reached)
     }
 
-    /// The exit that a process status means; `message` is what Bochs said last.
-    fn decode(status: ExitStatus, message: &str) -> Exit {
-        let power_off = message.contains("soft power off") || message.contains("Shutdown port");
+    /// The exit that a process status means; `end` is what the emulator said about it.
+    fn decode(status: ExitStatus, end: &End) -> Exit {
+        if end.by_exit_port {
+            return match status.code() {
+                Some(33) => Exit::Success,
+                Some(35) => Exit::Panic,
+                Some(37) => Exit::Failed,
+                Some(39) => Exit::Refused,
+                code => Exit::Code(code.unwrap_or_default() as u32 >> 1),
+            };
+        }
+        let power_off = end.message.contains("soft power off") || end.message.contains("Shutdown port");
         match status.code() {
-            Some(33) => Exit::Success,
-            Some(35) => Exit::Panic,
-            Some(37) => Exit::Failed,
-            Some(39) => Exit::Refused,
             Some(_) if power_off => Exit::PowerOff,
-            // The exit port's codes are odd; 1 is also how Bochs itself ends, but never without a message.
-            Some(code) if code % 2 == 1 && message.is_empty() => Exit::Code(code as u32 >> 1),
-            Some(code) if message.is_empty() => Exit::Emulator(format!("status {code} without a message")),
-            Some(_) => Exit::Emulator(message.into()),
+            Some(code) if end.message.is_empty() => {
+                Exit::Emulator(format!("status {code} without a message"))
+            }
+            Some(_) => Exit::Emulator(end.message.clone()),
             None => Exit::Emulator(format!("it was ended by {status}")),
         }
     }
@@ -287,10 +292,12 @@ impl Running {
         let time = self.since.elapsed();
         self.console.read();
         let out = read(&self.files.dir.join("bochs.out"));
-        let (exit, ticks) = match by_itself {
-            Some(_) if reason == Exit::Reached => (reason, last_tick(&read(&self.files.log))),
-            Some(status) => (Exit::decode(status, &last_message(&out)), last_tick(&read(&self.files.log))),
-            None => (reason, None),
+        let end = End::read(&out);
+        // The unpatched emulator does not tell its ticks; its log has them.
+        let ticks = by_itself.and(end.ticks.or_else(|| last_tick(&read(&self.files.log))));
+        let exit = match by_itself {
+            Some(status) if reason != Exit::Reached => Exit::decode(status, &end),
+            _ => reason,
         };
         let user_time = by_itself.and(self.process.user_time());
         Ok(Outcome { exit, ticks, console: self.console.text, time, user_time, dir: self.files.dir.clone() })
@@ -343,12 +350,35 @@ fn first_file(places: &[&str], what: &str) -> Result<PathBuf> {
     })
 }
 
-/// What Bochs says when it ends by itself: the line after `exiting with the following message`, or the complaint of our
-/// part about a knob.
-fn last_message(out: &str) -> String {
-    let mut lines = out.lines().skip_while(|line| !line.contains("exiting with the following message"));
-    let ours = || out.lines().rfind(|line| line.starts_with("lockstep: "));
-    lines.nth(1).or_else(ours).unwrap_or_default().trim().to_owned()
+/// What the emulator says when it ends.
+#[derive(Debug, Default, PartialEq)]
+struct End {
+    /// The guest wrote to the exit port.
+    by_exit_port: bool,
+    /// Emulated time.
+    ticks: Option<u64>,
+    /// Why, if it was not the exit port.
+    message: String,
+}
+
+impl End {
+    /// Reads standard error: our part's last line `lockstep: exit code=33 ticks=123` (`code=-`: not by the exit port), the
+    /// line after Bochs's `exiting with the following message`, a complaint of our part about a knob.
+    fn read(out: &str) -> Self {
+        let mut end = End::default();
+        for (line, next) in out.lines().zip(out.lines().skip(1).chain([""])) {
+            if let Some(words) = line.strip_prefix("lockstep: exit ") {
+                let value = |key| words.split_whitespace().find_map(|word| word.strip_prefix(key));
+                end.by_exit_port = value("code=").is_some_and(|code| code.parse::<u32>().is_ok());
+                end.ticks = value("ticks=").and_then(|ticks| ticks.parse().ok());
+            } else if let Some(complaint) = line.strip_prefix("lockstep: ") {
+                end.message = complaint.to_owned();
+            } else if line.contains("exiting with the following message") {
+                end.message = next.trim().to_owned();
+            }
+        }
+        end
+    }
 }
 
 /// The tick of the last line of Bochs's log: eleven or more digits, then the severity and the device in brackets.
@@ -372,23 +402,31 @@ mod tests {
 
     #[test]
     fn exits_are_told_apart() {
-        assert_eq!(Exit::decode(status(33), ""), Exit::Success);
-        assert_eq!(Exit::decode(status(35), ""), Exit::Panic);
-        assert_eq!(Exit::decode(status(37), ""), Exit::Failed);
-        assert_eq!(Exit::decode(status(39), ""), Exit::Refused);
-        assert_eq!(Exit::decode(status(5), ""), Exit::Code(2));
-        assert_eq!(Exit::decode(status(1), "ACPI] ACPI control: soft power off"), Exit::PowerOff);
-        let crash = Exit::decode(status(1), "CPU0] exception(): 3rd exception");
+        let port = End { by_exit_port: true, ..End::default() };
+        assert_eq!(Exit::decode(status(33), &port), Exit::Success);
+        assert_eq!(Exit::decode(status(35), &port), Exit::Panic);
+        assert_eq!(Exit::decode(status(37), &port), Exit::Failed);
+        assert_eq!(Exit::decode(status(39), &port), Exit::Refused);
+        assert_eq!(Exit::decode(status(5), &port), Exit::Code(2));
+        let said = |message: &str| End { message: message.into(), ..End::default() };
+        assert_eq!(Exit::decode(status(1), &said("ACPI] ACPI control: soft power off")), Exit::PowerOff);
+        let crash = Exit::decode(status(1), &said("CPU0] exception(): 3rd exception"));
         assert!(matches!(&crash, Exit::Emulator(message) if message.contains("3rd")) && !crash.is_success());
-        assert!(matches!(Exit::decode(ExitStatus::from_raw(11), ""), Exit::Emulator(_)));
+        assert!(matches!(Exit::decode(ExitStatus::from_raw(11), &said("")), Exit::Emulator(_)));
+        assert!(!Exit::decode(status(33), &said("")).is_success(), "33 that the exit port knows nothing of");
     }
 
     #[test]
-    fn the_last_message_is_found() {
-        let out = "====\nBochs is exiting with the following message:\n[CPU0  ] 3rd (13) exception\n====\n";
-        assert_eq!(last_message(out), "[CPU0  ] 3rd (13) exception");
-        assert_eq!(last_message("x\nlockstep: no such knob: Y\n"), "lockstep: no such knob: Y");
-        assert_eq!(last_message("nothing here"), "");
+    fn the_emulator_s_last_words_are_understood() {
+        let port = End::read("noise\nlockstep: exit code=11 ticks=105747130\n");
+        assert_eq!(port, End { by_exit_port: true, ticks: Some(105_747_130), message: String::new() });
+        let crash = "====\nBochs is exiting with the following message:\n[CPU0  ] 3rd (13) exception\n====\n\
+                     lockstep: exit code=- ticks=5\n";
+        let wanted =
+            End { by_exit_port: false, ticks: Some(5), message: "[CPU0  ] 3rd (13) exception".into() };
+        assert_eq!(End::read(crash), wanted);
+        assert_eq!(End::read("lockstep: no such knob: X\n").message, "no such knob: X");
+        assert_eq!(End::read("nothing here"), End::default());
     }
 
     #[test]

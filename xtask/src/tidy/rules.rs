@@ -40,7 +40,7 @@ const CRATES: &[Crate] = &[
     Crate { dir: "drivers/pci", name: "pci", safety: Safety::Pure, may_use: &["hal"] },
     Crate { dir: "drivers/e1000", name: "e1000", safety: Safety::Pure, may_use: &["hal", "pci"] },
     Crate { dir: "xtask", name: "xtask", safety: Safety::Host, may_use: &["replay"] },
-    Crate { dir: "tests/guests", name: "guests", safety: Safety::Metal, may_use: &[] },
+    Crate { dir: "tests/guests", name: "guests", safety: Safety::Metal, may_use: &["hal", "pci", "e1000"] },
     Crate {
         dir: "tests/machine",
         name: "machine-tests",
@@ -66,7 +66,7 @@ const ENTRY_FILES: &[&str] = &["hypervisor/src/main.rs"];
 /// How far above an `unsafe` its `SAFETY:` may begin, lines.
 const SAFETY_REACH: usize = 16;
 /// The longest file, lines, tests at its end not counted.
-const MAX_LINES: usize = 700;
+const MAX_LINES: usize = 800;
 
 /// All rules.
 pub(super) const ALL: &[Rule] = &[
@@ -261,11 +261,11 @@ fn safety(tree: &Tree) -> Vec<Finding> {
     found
 }
 
-/// Whether a line of code says that something is sound: a block, an `impl`, an unmangled name, a public function whose
-/// callers must know its conditions. A private `unsafe fn`, a function type and a foreign block make no claim of their own.
+/// Whether a line of code says that something is sound: a block, an `impl`, a public function whose callers must know
+/// its conditions. A private `unsafe fn`, a function type and a foreign block make no claim of their own.
 fn claims_safety(code: &str) -> bool {
     let after = |(at, _)| code[at..].trim_start_matches("unsafe").trim_start();
-    let claims = ["{", "impl", "(no_mangle)", "(link_section", "(export_name"];
+    let claims = ["{", "impl"];
     let public = code.trim_start().starts_with("pub unsafe ") && code.contains("fn ");
     has_word(code, "unsafe")
         && (public
@@ -304,7 +304,7 @@ fn licence(tree: &Tree) -> Vec<Finding> {
 }
 
 fn places(tree: &Tree) -> Vec<Finding> {
-    let homes = ["/home/", "/Users/", "/root/"].map(String::from);
+    let homes = ["/home/", "/Users/"].map(String::from);
     // A tree in the root directory of a container is no place worth hiding, nor a test's empty one.
     let here = (tree.place.matches('/').count() > 1).then(|| tree.place.clone());
     let mut found = Vec::new();
