@@ -124,4 +124,7 @@ pub trait Machine {
 
     /// Writes a counter (switched off) and reads it back; its own count is lost until the next reset.
     fn write_read(&mut self, counter: Counter, value: u64) -> u64;
+
+    /// The property under test has just failed: a chance to say how it came to it.
+    fn failed(&mut self) {}
 }

@@ -11,5 +11,5 @@ pub mod spec;
 
 pub use machine::{Entry, Exit, Machine, Why};
 pub use report::{Report, Row, Verdict};
-pub use run::{Form, Mark, prove};
+pub use run::{Form, Mark, counts_branches, prove};
 pub use spec::{PROPERTIES, Property, Stub};

@@ -32,6 +32,11 @@ pub enum Reason {
         /// What the host did meanwhile.
         under: Disturbance,
     },
+    /// The host meant to disturb the runs, but some of it never happened: nothing is shown.
+    Undisturbed {
+        /// What did not happen.
+        missing: Disturbance,
+    },
     /// The fixed counter and the general one, both counting instructions, disagree.
     CountersDisagree {
         /// Fixed counter 0.
@@ -117,6 +122,7 @@ impl fmt::Display for Reason {
                 }
                 write!(f, ", under {under}")
             }
+            Self::Undisturbed { missing } => write!(f, "not tested: no exit by {missing} in any run"),
             Self::CountersDisagree { fixed, general } => {
                 write!(f, "fixed counter 0 says {fixed}, event C0h says {general}")
             }

@@ -16,7 +16,7 @@ const WATCHDOG_CYCLES: u64 = 1 << 20;
 const RUN_EXITS_MAX: u32 = 1 << 20;
 /// Disturbing periods are 1 to 2^this cycles, each power of two as likely as the next: short ones for an emulator, where
 /// an instruction is a cycle, long ones for silicon, where an entry alone takes a thousand.
-const PERIOD_BITS_MAX: u64 = 12;
+const PERIOD_BITS_MAX: u64 = 13;
 /// Loop count of the program that overflows are measured in, and how far ahead they are armed at most. The rest of the
 /// program is room for the skid: 800 instructions, 200 branches.
 const OVERFLOW_COUNT: u64 = 300;
@@ -24,6 +24,8 @@ const OVERFLOW_AHEAD_MAX: (u64, u64) = (2000, 400);
 
 /// Runs of a property at least: equal to itself once is not much.
 const RUNS_MIN: u32 = 6;
+/// Rounds added at most when chance has left a disturbance out: the first timers all too long, for instance.
+const ROUNDS_MORE: u32 = 20;
 /// While recording, an interrupt is injected at one in this many boundaries that can take it.
 const RECORDED_INJECTION_ONE_IN: u64 = 48;
 /// Replays of one recording before the next is made.
@@ -32,6 +34,9 @@ const RECORDING_LAPS: usize = 16;
 const LANDINGS_PER_REPLAY: u32 = 64;
 /// One landing in this many goes by the fallback key.
 const BRANCH_LANDING_ONE_IN: u64 = 5;
+
+/// Loop count of the programs that tell one branch event from another.
+const SELECTOR_COUNT: u64 = 100;
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +88,28 @@ pub struct Mark {
     inject: bool,
 }
 
+/// Do taken and not-taken conditional branches both count exactly, as the machine's counter C is programmed now? Tells
+/// the right event from those of other microarchitectures before the proof begins.
+pub fn counts_branches<M: Machine>(machine: &mut M) -> bool {
+    [Stub::Taken, Stub::NotTaken].into_iter().all(|stub| {
+        machine.reset(stub, SELECTOR_COUNT);
+        let exit = machine.enter(&Entry { timer: Some(WATCHDOG_CYCLES), ..Entry::default() });
+        exit.why == Why::Done && exit.c == stub.expected(SELECTOR_COUNT).c
+    })
+}
+
+impl Mark {
+    /// Filler for the room that [`prove`] wants.
+    pub const EMPTY: Self = Self {
+        point: Point { n: 0, rip: 0, rcx: 0 },
+        c: 0,
+        registers: RegistersHash(0),
+        breakpoint: false,
+        hazard: false,
+        inject: false,
+    };
+}
+
 /// Tests every property on `machine`. `marks` is room for a recording, [`Form::marks`] long; `row` is told each result.
 pub fn prove<M: Machine>(
     machine: &mut M,
@@ -93,12 +120,13 @@ pub fn prove<M: Machine>(
     let mut report = Report::default();
     for (index, property) in PROPERTIES.iter().enumerate() {
         let mut prover = Prover {
-            machine,
+            machine: &mut *machine,
             form: *form,
             rng: Seed::new(form.seed).fork(index as u64),
             marks,
             recorded: 0,
             exits: 0,
+            happened: Disturbance::NONE,
         };
         let result = match property.kind {
             Kind::Registers => prover.registers(property),
@@ -106,6 +134,9 @@ pub fn prove<M: Machine>(
             Kind::Neutral => prover.neutral(property),
             Kind::Counting => prover.counting(property, &report),
         };
+        if result.verdict != Verdict::Pass {
+            machine.failed();
+        }
         row(&result);
         report.push(result);
     }
@@ -124,6 +155,8 @@ struct Prover<'a, M> {
     marks: &'a mut [Mark],
     recorded: usize,
     exits: u64,
+    /// The disturbances seen to happen in the runs.
+    happened: Disturbance,
 }
 
 impl<M: Machine> Prover<'_, M> {
@@ -243,8 +276,14 @@ impl<M: Machine> Prover<'_, M> {
         row
     }
 
+    /// All rounds of all disturbances; more of them while something that was meant to happen has not.
     fn runs(&mut self, property: &Property, count: u64, row: &mut Row) -> Result<(), Reason> {
-        for _ in 0..self.form.runs.max(RUNS_MIN.div_ceil(property.under.len() as u32)) {
+        let meant = property.under.iter().fold(Disturbance::NONE, |all, under| all.with(*under));
+        let enough = self.form.runs.max(RUNS_MIN.div_ceil(property.under.len() as u32));
+        for round in 0..enough + ROUNDS_MORE {
+            if round >= enough && meant.without(self.happened) == Disturbance::NONE {
+                return Ok(());
+            }
             for &under in property.under {
                 let (exit, injected) = self.run(property.stub, count, under)?;
                 row.runs += 1;
@@ -253,14 +292,14 @@ impl<M: Machine> Prover<'_, M> {
                 judge(&exit, expected, under)?;
             }
         }
-        Ok(())
+        Err(Reason::Undisturbed { missing: meant.without(self.happened) })
     }
 
     /// One run to the end; answers the last exit and how many interrupts were injected beyond the program's own.
     fn run(&mut self, stub: Stub, count: u64, under: Disturbance) -> Result<(Exit, u64), Reason> {
         let mut exit = self.machine.reset(stub, count);
         if under.has(Disturbance::EPT) {
-            (0..self.machine.pages()).for_each(|page| self.machine.unmap(page));
+            self.unmap_all();
         }
         let (mut injected, mut wake) = (0, false);
         for _ in 0..RUN_EXITS_MAX {
@@ -273,11 +312,16 @@ impl<M: Machine> Prover<'_, M> {
                 if exit.injectable() {
                     entry.inject = Some(VECTOR);
                     injected += 1;
+                    self.happened = self.happened.with(Disturbance::INJECT);
+                    if under.has(Disturbance::DELIVERY) {
+                        self.unmap_all();
+                    }
                 } else {
                     entry.window = true;
                 }
             }
             exit = self.enter(&entry)?;
+            self.happened = self.happened.with(disturbance_of(&exit));
             match exit.why {
                 Why::Done => return Ok((exit, injected)),
                 Why::Halt => wake = true,
@@ -301,6 +345,10 @@ impl<M: Machine> Prover<'_, M> {
             self.machine.unmap(page);
         }
         entry
+    }
+
+    fn unmap_all(&mut self) {
+        (0..self.machine.pages()).for_each(|page| self.machine.unmap(page));
     }
 
     fn period(&mut self) -> u64 {
@@ -391,7 +439,7 @@ impl<M: Machine> Prover<'_, M> {
     ) -> Result<u32, Reason> {
         let mut exit = self.machine.reset(stub, count);
         if under.has(Disturbance::EPT) {
-            (0..self.machine.pages()).for_each(|page| self.machine.unmap(page));
+            self.unmap_all();
         }
         let (mut at, mut inject, mut landed) = (0, None, 0);
         while landed < most.min(LANDINGS_PER_REPLAY) {
@@ -496,6 +544,17 @@ const fn counted(exit: &Exit, counter: Counter) -> u64 {
     match counter {
         Counter::Instructions => exit.n,
         Counter::Branches => exit.c,
+    }
+}
+
+const fn disturbance_of(exit: &Exit) -> Disturbance {
+    match exit.why {
+        Why::EptViolation if exit.delivering => Disturbance::EPT.with(Disturbance::DELIVERY),
+        Why::EptViolation => Disturbance::EPT,
+        Why::Timer => Disturbance::TIMER,
+        Why::HostInterrupt => Disturbance::INTERRUPTS,
+        Why::Step => Disturbance::MTF,
+        _ => Disturbance::NONE,
     }
 }
 

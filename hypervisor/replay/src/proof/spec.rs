@@ -29,11 +29,19 @@ impl Disturbance {
     pub const MTF: Self = Self(8);
     /// Interrupts injected at random exits where the guest can take them.
     pub const INJECT: Self = Self(16);
+    /// Each injection finds all pages taken away: EPT violations interrupt its delivery.
+    pub const DELIVERY: Self = Self(32);
 
     /// Both sets together.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// This set less `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Does the set hold all of `other`?
@@ -51,6 +59,7 @@ impl fmt::Display for Disturbance {
             (Self::INTERRUPTS, "interrupts"),
             (Self::MTF, "mtf"),
             (Self::INJECT, "inject"),
+            (Self::DELIVERY, "delivery"),
         ];
         let mut separator = "";
         for (one, name) in names {
@@ -274,7 +283,7 @@ pub const PROPERTIES: &[Property] = &[
         "injection-ept",
         "so too when its delivery hits an EPT violation",
         Stub::Interruptible,
-        &[INJECT.with(EPT)],
+        &[INJECT.with(HOST).with(Disturbance::DELIVERY)],
     ),
     counting("rep-movs", "REP MOVS split by exits counts once", Stub::RepMovs, ALL),
     counting("rep-movs-backward", "REP MOVS with DF set counts once", Stub::RepMovsBackward, ALL),
