@@ -15,15 +15,25 @@ macro_rules! programs {
     };
 }
 
-programs![pmu_count, pmu_msr, pmu_pmi];
+programs![machine_time, pmu_count, pmu_msr, pmu_pmi, vmx_ad, vmx_mtf, vmx_pmu];
 
 /// Programs that need more than a plain machine, or whose exit status another file here judges.
-const ELSEWHERE: &[&str] = &["exit_port"];
+const ELSEWHERE: &[&str] = &["determinism", "exit_port", "faults", "pingpong", "rdrand", "smp", "tlb"];
 
 #[test]
 fn no_program_is_forgotten() {
     for name in xtask::guests::programs().unwrap() {
         let listed = PROGRAMS.contains(&name.as_str()) || ELSEWHERE.contains(&name.as_str());
         assert!(listed, "tests/guests/src/bin/{name}.rs is run by no test");
+    }
+    let tests = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests")).unwrap();
+    let others: Vec<_> =
+        tests.map(|entry| entry.unwrap().path()).filter(|path| !path.ends_with("guests.rs")).collect();
+    let text: String = others.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    for name in ELSEWHERE {
+        assert!(
+            text.contains(&format!("\"{name}\"")),
+            "no other file here runs tests/guests/src/bin/{name}.rs"
+        );
     }
 }
