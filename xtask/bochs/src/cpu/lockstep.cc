@@ -217,10 +217,11 @@ Bit32u lockstep_vmx_absent(void)
   return absent;
 }
 
-// 0 = the firmware left it open, as BIOS-bochs does; 1 = locked with VMXON off.
-Bit32u lockstep_feature_control(void)
+// BIOS-bochs locks the MSR with VMXON on (5); a firmware that forbids VMX locks it
+// with VMXON off (1).
+Bit32u lockstep_feature_control(Bit32u written)
 {
-  return lockstep_knobs()->vmx_locked ? 1 : 0;
+  return lockstep_knobs()->vmx_locked ? 1 : written;
 }
 
 static void cpuid_leaf_1(cpuid_function_t *leaf)

@@ -58,11 +58,11 @@ struct lockstep_knobs_t {
 const lockstep_knobs_t *lockstep_knobs(void);
 
 // The CPU as the knobs shape it: which VMX features (BX_VMX_*) are taken away,
-// what IA32_FEATURE_CONTROL holds after a reset, and the CPUID leaves that must
+// what the firmware's write leaves in IA32_FEATURE_CONTROL, and the CPUID leaves that must
 // agree with what is really modelled (counters, TSC rate).
 struct cpuid_function_t;
 Bit32u lockstep_vmx_absent(void);
-Bit32u lockstep_feature_control(void);
+Bit32u lockstep_feature_control(Bit32u written);
 void   lockstep_cpuid(Bit32u function, struct cpuid_function_t *leaf);
 
 // The hardware random generator's next byte: a function of LOCKSTEP_SEED.
