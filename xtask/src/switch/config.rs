@@ -16,7 +16,7 @@ pub const DEFAULT_QUANTUM: Ns = 100_000;
 const MIN_QUANTUM: Ns = 1_000;
 
 /// Everything that a run is a function of, beside what the hosts execute.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Seed of every chance.
     pub seed: u64,
@@ -37,7 +37,7 @@ pub struct Config {
 }
 
 /// A host.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// Its name.
     pub name: String,
@@ -46,7 +46,7 @@ pub struct Host {
 }
 
 /// Ports that reach one another.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Its name.
     pub name: String,
@@ -126,7 +126,7 @@ impl Pattern {
 }
 
 /// A time during which nothing passes from one side to the other.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
     /// First moment.
     pub from: Ns,
@@ -207,13 +207,21 @@ impl Config {
     /// When it does not; the error names the part.
     pub fn check(&self) -> Result<()> {
         ensure!(self.quantum >= MIN_QUANTUM, "the quantum of {} ns is too short: at least 1us", self.quantum);
+        for network in &self.networks {
+            self.check_lookahead(network)?;
+        }
+        self.check_free()
+    }
+
+    /// Whether all of it makes sense where there are no quanta.
+    ///
+    /// # Errors
+    /// As [`Config::check`].
+    pub fn check_free(&self) -> Result<()> {
         ensure!(!self.hosts.is_empty(), "a scenario needs at least one host");
         self.check_names()?;
         self.check_starts()?;
         self.check_ports()?;
-        for network in &self.networks {
-            self.check_lookahead(network)?;
-        }
         self.check_partitions()?;
         self.check_stops()
     }

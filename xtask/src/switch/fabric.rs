@@ -256,6 +256,11 @@ impl Fabric {
         }
     }
 
+    /// When the next frame that is under way reaches the switch.
+    pub fn next_arrival(&self) -> Option<Ns> {
+        self.arriving.first_key_value().map(|((at, _), _)| *at)
+    }
+
     /// When the next frame is due at a station.
     pub fn next_due(&self, station: StationId) -> Option<Ns> {
         self.due[station].first_key_value().map(|((at, _), _)| *at)

@@ -10,6 +10,7 @@ pub mod cable;
 pub mod config;
 pub mod core;
 pub mod fabric;
+pub mod free;
 pub mod pcap;
 pub mod pingpong;
 pub mod process;

@@ -39,6 +39,14 @@ impl<W: Write> Pcap<W> {
         self.0.write_all(frame)
     }
 
+    /// Hands what was added to the system.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+
     /// Makes sure that all of it is written.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::config::Config;
 use super::core::{Action, HostId, Summary, Switch};
+use super::fabric::Seen;
 use super::pcap::Pcap;
 use super::time::Ns;
 use super::wire::{EndReason, FromHost, Reason, ToHost, split};
@@ -90,10 +91,14 @@ impl Drop for Server {
 }
 
 /// Capture files by index of the network.
-struct Captures(BTreeMap<usize, (PathBuf, Pcap<BufWriter<File>>)>);
+pub struct Captures(BTreeMap<usize, (PathBuf, Pcap<BufWriter<File>>)>);
 
 impl Captures {
-    fn open(config: &Config) -> Result<Self> {
+    /// Starts the files that the configuration wants.
+    ///
+    /// # Errors
+    /// When one cannot be written.
+    pub fn open(config: &Config) -> Result<Self> {
         let mut files = BTreeMap::new();
         for (index, network) in config.networks.iter().enumerate() {
             if let Some(path) = &network.capture {
@@ -105,8 +110,12 @@ impl Captures {
         Ok(Self(files))
     }
 
-    fn write(&mut self, switch: &mut Switch) -> Result<()> {
-        for seen in switch.take_seen() {
+    /// Adds frames.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&mut self, frames: Vec<Seen>) -> Result<()> {
+        for seen in frames {
             if let Some((path, file)) = self.0.get_mut(&seen.network) {
                 file.frame(seen.at, &seen.frame)
                     .with_context(|| format!("cannot write the capture {}", path.display()))?;
@@ -115,7 +124,22 @@ impl Captures {
         Ok(())
     }
 
-    fn finish(self) -> Result<()> {
+    /// Hands what was added to the system, for those who look on.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn flush(&mut self) -> Result<()> {
+        for (path, file) in self.0.values_mut() {
+            file.flush().with_context(|| format!("cannot write the capture {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the files.
+    ///
+    /// # Errors
+    /// When one cannot be written.
+    pub fn finish(self) -> Result<()> {
         for (path, file) in self.0.into_values() {
             file.finish().with_context(|| format!("cannot write the capture {}", path.display()))?;
         }
@@ -244,7 +268,7 @@ impl Run<'_> {
                 Action::Finished => {}
             }
         }
-        self.captures.write(&mut self.switch)?;
+        self.captures.write(self.switch.take_seen())?;
         if self.switch.now() != self.seen {
             self.seen = self.switch.now();
             if let Some(director) = &mut self.director {
@@ -527,7 +551,10 @@ mod tests {
                     let mut b = Host::join(path, "b");
                     match b.hear() {
                         ToHost::End { reason, .. } => assert_eq!(reason, EndReason::Refused),
-                        _ => return drop(b.run(1, "y")),
+                        _ => {
+                            b.run(1, "y");
+                            return;
+                        }
                     }
                 }
             });

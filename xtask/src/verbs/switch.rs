@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
+use crate::run::Owned;
 use crate::switch::cable::CableConfig;
 use crate::switch::config::{Config, DEFAULT_QUANTUM};
 use crate::switch::core::{Ended, Summary, Switch};
+use crate::switch::free::{self, Plug};
 use crate::switch::pingpong::{self, Game};
 use crate::switch::process::Server;
 use crate::switch::scenario::Scenario;
@@ -65,6 +67,20 @@ pub struct Args {
     /// Prove determinism: two machines play ping-pong over a bad network, twice with the seed and once with another
     #[arg(long)]
     pingpong: bool,
+    /// With --pingpong: kill one machine at an exact tick instead, twice, and compare
+    #[arg(long, value_name = "TICK", requires = "pingpong")]
+    kill: Option<u64>,
+    /// Run free, paced by the wall clock, between UDP ports (Bochs: `ethmod=socket, ethdev=PORT`; QEMU: `-netdev
+    /// dgram` or `socket,udp=`)
+    #[arg(long, requires = "udp")]
+    free: bool,
+    /// With --free: the machine NAME (or its card, NAME:CARD) receives on UDP port PORT and sends to PORT + 1
+    #[arg(long, value_name = "NAME=PORT", requires = "free", value_parser = Plug::parse)]
+    udp: Vec<Plug>,
+    /// With --free: join this TAP interface of this host too, as the machine NAME of a --udp (needs the program socat and
+    /// the right to make interfaces)
+    #[arg(long, value_name = "NAME=INTERFACE", requires = "free")]
+    tap: Option<String>,
     /// Pings that must be answered
     #[arg(long, value_name = "N", default_value_t = 10_000, requires = "pingpong")]
     frames: u32,
@@ -80,6 +96,9 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     if args.pingpong {
         return play(&args);
+    }
+    if args.free {
+        return run_free(&args);
     }
     let Scenario { config, worlds } = args.scenario()?;
     let switch = Switch::new(&config, worlds)?;
@@ -105,7 +124,32 @@ fn play(args: &Args) -> Result<ExitCode> {
     game.cable.latency = game.quantum.div_ceil(2);
     args.apply(&mut game.cable);
     game.capture.clone_from(&args.capture);
-    Ok(pingpong::prove(&game)?.finish(args.json))
+    let report = match args.kill {
+        Some(tick) => pingpong::prove_kill(&game, tick)?,
+        None => pingpong::prove(&game)?,
+    };
+    Ok(report.finish(args.json))
+}
+
+fn run_free(args: &Args) -> Result<ExitCode> {
+    let config = match &args.scenario {
+        Some(path) => Scenario::read(path)?.config,
+        None => args.lan(args.udp.iter().map(|plug| plug.port.station.as_str()).collect()),
+    };
+    let config = Config { seed: args.seed.unwrap_or(config.seed), ..config };
+    let _tap = match args.tap.as_deref().map(|tap| tap.split_once('=')) {
+        None => None,
+        Some(Some((name, interface))) => {
+            let plug = args.udp.iter().find(|plug| plug.port.station == name);
+            let plug = plug.with_context(|| format!("--tap names `{name}`, which no --udp does"))?;
+            Some(Owned::spawn(&mut free::tap(interface, plug)?)?)
+        }
+        Some(None) => bail!("write --tap NAME=INTERFACE, for instance outside=tap0"),
+    };
+    let plugs: Vec<String> = args.udp.iter().map(|p| format!("{} at UDP {}", p.port, p.udp)).collect();
+    ui::say(format!("switch: running free, seed {}: {}; Ctrl-C ends it", config.seed, plugs.join(", ")));
+    free::run(&config, &args.udp)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 impl Args {
@@ -122,13 +166,19 @@ impl Args {
     }
 
     fn plain(&self) -> Scenario {
+        let config = self.lan(self.host.iter().map(String::as_str).collect());
+        Scenario { config, worlds: Vec::new() }
+    }
+
+    /// One network as the flags describe it. Running free there is no quantum that a latency could fall short of.
+    fn lan(&self, hosts: Vec<&str>) -> Config {
         let quantum = self.quantum.unwrap_or(DEFAULT_QUANTUM);
-        let mut cable = CableConfig { latency: quantum.div_ceil(2), ..CableConfig::default() };
+        let latency = if self.free { 0 } else { quantum.div_ceil(2) };
+        let mut cable = CableConfig { latency, ..CableConfig::default() };
         self.apply(&mut cable);
-        let hosts: Vec<&str> = self.host.iter().map(String::as_str).collect();
         let mut config = Config { quantum, end: self.end, ..Config::lan(1, &hosts, &cable) };
         config.networks[0].capture.clone_from(&self.capture);
-        Scenario { config, worlds: Vec::new() }
+        config
     }
 
     fn apply(&self, cable: &mut CableConfig) {

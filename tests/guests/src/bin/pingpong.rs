@@ -23,8 +23,8 @@ const MAX_BODY: u64 = 1400;
 const RETRANSMIT_NS: u64 = 2_000_000;
 /// Silence after which B, having been told that it is over, believes it: A repeats itself more often.
 const LINGER_NS: u64 = 50_000_000;
-/// Silence after which a side gives up.
-const GIVE_UP_NS: u64 = 20_000_000_000;
+/// Silence after which a side gives up, in milliseconds, unless `patience-ms=` says otherwise.
+const PATIENCE_MS: u64 = 20_000;
 
 const PING: u8 = 1;
 const PONG: u8 = 2;
@@ -63,6 +63,7 @@ struct Player {
     clock: TscClock,
     random: u64,
     peer: [u8; 6],
+    patience_ns: u64,
     /// Everything seen and done, with its time.
     hash: Hash,
     sent: u64,
@@ -145,7 +146,7 @@ impl Player {
             match self.poll() {
                 Some(m) if m.kind == answer && m.sequence == sequence => return true,
                 Some(_) => {} // a late or doubled answer to an earlier message
-                None if now - start > GIVE_UP_NS => return false,
+                None if now - start > self.patience_ns => return false,
                 None if now - sent > RETRANSMIT_NS => {
                     self.repeated += 1;
                     self.send(kind, sequence);
@@ -174,7 +175,7 @@ impl Player {
         loop {
             let now = self.clock.now_ns();
             let Some(message) = self.poll() else {
-                let patience = if over { LINGER_NS } else { GIVE_UP_NS };
+                let patience = if over { LINGER_NS } else { self.patience_ns };
                 if now - heard > patience {
                     return expected;
                 }
@@ -211,8 +212,19 @@ fn run(report: &mut Report) {
     };
     let random = boot::number("seed", 1) ^ Hash::of(role.as_bytes());
     let (clock, peer) = (TscClock::new(), [0xff; 6]);
-    let mut player =
-        Player { card, clock, random, peer, hash: Hash::NEW, sent: 0, received: 0, repeated: 0, corrupt: 0 };
+    let patience_ns = boot::number("patience-ms", PATIENCE_MS) * 1_000_000;
+    let mut player = Player {
+        card,
+        clock,
+        random,
+        peer,
+        patience_ns,
+        hash: Hash::NEW,
+        sent: 0,
+        received: 0,
+        repeated: 0,
+        corrupt: 0,
+    };
     println!("@@ fact role={role} mac={} frames={frames}", player.card.mac());
     let done = if role == "a" { player.serve(frames) } else { player.answer() };
     let tsc = cpu::rdtsc();
