@@ -189,16 +189,6 @@ impl Active<'_> {
         &mut self.vcpu.registers
     }
 
-    /// Exits so far.
-    pub const fn exits(&self) -> u64 {
-        self.vcpu.exits
-    }
-
-    /// The controls in force.
-    pub const fn controls(&self) -> &Controls {
-        &self.vcpu.controls
-    }
-
     fn write_constants(&mut self, ept: u64) {
         let Active { vcpu, loaded } = self;
         let pointers = setup::Pointers {
@@ -475,8 +465,6 @@ pub enum Stop {
     EntryRefused(VmFail),
     /// It did what this machine does not emulate.
     Unsupported(Exit),
-    /// The machine wants it to.
-    Machine(&'static str),
 }
 
 impl Stop {
@@ -490,7 +478,6 @@ impl Stop {
             Self::InvalidState(..) => "invalid-state",
             Self::EntryRefused(_) => "entry-refused",
             Self::Unsupported(_) => "unsupported",
-            Self::Machine(why) => why,
         }
     }
 }
@@ -506,7 +493,6 @@ impl fmt::Display for Stop {
             Self::InvalidState(failure, None) => write!(f, "invalid guest state: {failure}"),
             Self::EntryRefused(error) => write!(f, "VM entry: {error}"),
             Self::Unsupported(exit) => write!(f, "not emulated: {exit:x?}"),
-            Self::Machine(why) => f.write_str(why),
         }
     }
 }

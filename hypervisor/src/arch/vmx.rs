@@ -53,12 +53,6 @@ pub fn facts() -> Facts {
     }
 }
 
-/// A leaf of this processor's CPUID: EAX, EBX, ECX, EDX.
-pub fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
-    let result = cpuid_count(leaf, sub);
-    [result.eax, result.ebx, result.ecx, result.edx]
-}
-
 /// Whether this processor is in VMX root operation.
 pub fn in_root() -> bool {
     IN_ROOT[percpu::number()].load(Ordering::Relaxed)

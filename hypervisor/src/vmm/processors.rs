@@ -47,11 +47,6 @@ pub fn capabilities() -> Option<&'static Capabilities> {
     PROCESSORS[0].get()?.facts.capabilities.as_ref()
 }
 
-/// The facts about this processor, once [`start`] has run.
-pub fn facts() -> Option<&'static Facts> {
-    Some(&PROCESSORS[percpu::number()].get()?.facts)
-}
-
 /// What the boot processor lacks, once [`start`] has run.
 pub fn findings() -> Option<&'static Findings> {
     Some(&PROCESSORS[0].get()?.findings)

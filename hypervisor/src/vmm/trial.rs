@@ -7,12 +7,13 @@ use crate::arch::idt::{self, vector};
 use crate::arch::{apic, tiny_guests};
 use crate::machine_line;
 use crate::vcpu::{self, Active, Stop, Vcpu};
-use core::fmt::Display;
+use core::fmt::{Display, Write};
 use core::sync::atomic::{AtomicU32, Ordering};
+use heapless::String;
 use vmx::caps::Capabilities;
 use vmx::controls;
 use vmx::ept::Permissions;
-use vmx::exit::Exit;
+use vmx::exit::{Exit, reason_name};
 use vmx::guest_state::GuestState;
 use vmx::inject::{Blocked, Event};
 
@@ -24,6 +25,9 @@ const TIMER_MICROS: u64 = 200;
 
 /// A page of the guest that is write-protected for a check.
 const PROTECTED_PAGE: u64 = 0x9000;
+
+/// Bytes of the line that lists the exits.
+const COUNTS_MAX: usize = 400;
 
 /// How many of the trials there were, and how many went well.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,13 +63,24 @@ pub fn run(caps: &Capabilities) -> Result<Score, &'static str> {
         run_hostile(&mut vm, &mut vcpu, hostile, &mut score)?;
     }
     for (name, check) in CHECKS {
-        let passed = start(&mut vm, &mut vcpu, |vm, on| check(vm, on))?;
+        let passed = start(&mut vm, &mut vcpu, check)?;
         if let Err(why) = passed {
             log::error!("check {name}: {why}");
         }
         machine_line!("guest-check name={name} verdict={}", score.count(passed.is_ok()));
     }
+    say_counts(&vcpu);
     Ok(score)
+}
+
+/// Prints the exits by their reason.
+fn say_counts(vcpu: &Vcpu) {
+    let mut line = String::<COUNTS_MAX>::new();
+    for (reason, count) in vcpu.counts().iter().enumerate().filter(|(_, count)| **count > 0) {
+        // A line that is full ends early: the first reasons are the common ones.
+        let _ = write!(line, " {}={count}", reason_name(reason as u16));
+    }
+    machine_line!("exits all={}{line}", vcpu.exits());
 }
 
 fn report(what: &str, error: &dyn Display) -> &'static str {
@@ -125,8 +140,9 @@ fn run_hostile(
 
 type Check = fn(&mut Vm, &mut Active<'_>) -> Result<(), &'static str>;
 
-const CHECKS: [(&str, Check); 3] = [
+const CHECKS: [(&str, Check); 4] = [
     ("host-interrupt", host_interrupt),
+    ("missing-page", missing_page),
     ("write-protection", write_protection),
     ("interrupt-window", interrupt_window),
 ];
@@ -185,6 +201,19 @@ fn write_protection(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str
     let stop = vcpu::run(on, &mut TinyMachine::default());
     expect(stop == Stop::Halted && word(vm, 0x600) == 0x1234_5678, "the write has not gone through")?;
     expect(vm.translate(0).is_some_and(|m| m.page == 4096), "the large page was not split")
+}
+
+/// A page that is not there exits, and the access goes through once it is; what is no RAM cannot be put there.
+fn missing_page(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
+    prepare(vm, on, tiny_guests::write());
+    vm.unmap(PROTECTED_PAGE, 4096).map_err(|_| "unmapping failed")?;
+    let Ok(Exit::EptViolation(violation)) = on.enter() else { return Err("no EPT violation") };
+    expect(violation.guest_physical == 0x9ff0, "the guest-physical address is wrong")?;
+    expect(!violation.readable && !violation.writable, "the page is reported as present")?;
+    expect(vm.map(tiny_guest::RAM, 4096).is_err(), "memory beyond RAM could be mapped")?;
+    vm.map(PROTECTED_PAGE, 4096).map_err(|_| "mapping failed")?;
+    let stop = vcpu::run(on, &mut TinyMachine::default());
+    expect(stop == Stop::Halted && word(vm, 0x600) == 0x1234_5678, "the write has not gone through")
 }
 
 /// An interrupt that the guest cannot take yet waits for the interrupt window, and is delivered there once.

@@ -355,12 +355,13 @@ fn check_capabilities(facts: &Facts, caps: &Capabilities, found: &mut Findings) 
             || PROTECTION.contains(control)
     };
     if !controls::ENABLE_EPT.can_set(caps) {
+        // Unrestricted guest goes with it and needs no line of its own.
         found.push(facts, Need::Ept, Loss::Guests);
     } else {
         check_ept_form(facts, caps, found);
-    }
-    if !controls::UNRESTRICTED_GUEST.can_set(caps) {
-        found.push(facts, Need::UnrestrictedGuest, Loss::Guests);
+        if !controls::UNRESTRICTED_GUEST.can_set(caps) {
+            found.push(facts, Need::UnrestrictedGuest, Loss::Guests);
+        }
     }
     if !controls::MONITOR_TRAP_FLAG.can_set(caps) {
         found.push(facts, Need::MonitorTrapFlag, Loss::Protection);
@@ -407,11 +408,12 @@ fn check_ept_form(facts: &Facts, caps: &Capabilities, found: &mut Findings) {
 }
 
 fn check_counters(facts: &Facts, found: &mut Findings) {
-    if !has_pmu(facts.perfmon) {
-        found.push(facts, Need::Pmu, Loss::Protection);
-    }
     let switches = [controls::EXIT_LOAD_PERF_GLOBAL_CTRL, controls::ENTRY_LOAD_PERF_GLOBAL_CTRL];
-    if facts.capabilities.as_ref().is_some_and(|caps| !switches.iter().all(|control| control.can_set(caps))) {
+    let can_switch = |caps: &Capabilities| switches.iter().all(|control| control.can_set(caps));
+    if !has_pmu(facts.perfmon) {
+        // The switching goes with it and needs no line of its own.
+        found.push(facts, Need::Pmu, Loss::Protection);
+    } else if facts.capabilities.as_ref().is_some_and(|caps| !can_switch(caps)) {
         found.push(facts, Need::PerfGlobalCtrl, Loss::Protection);
     }
     if facts.atom_class() {
@@ -492,7 +494,7 @@ mod tests {
     fn old_processors_lack_what_they_lack() {
         let conroe = facts(&recorded::CONROE);
         let lacks = keys(&conroe);
-        for key in ["ept", "unrestricted-guest", "monitor-trap-flag", "control"] {
+        for key in ["ept", "monitor-trap-flag", "control"] {
             assert!(lacks.contains(&key), "{key} in {lacks:?}");
         }
         assert!(!check(&conroe).guests_run());
