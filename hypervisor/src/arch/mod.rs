@@ -12,6 +12,7 @@ pub mod percpu;
 pub mod physical;
 pub mod port;
 pub mod probe;
+pub mod proof;
 pub mod reset;
 pub mod screen;
 pub mod serial;
