@@ -35,6 +35,9 @@ pub enum Exit {
     Limit,
     /// We ended it.
     Killed,
+    /// The lock-step network ended the machine: 40 killed by order, 42 the switch went away, 44 refused, 46 the scenario
+    /// is over (docs/switch.md).
+    Network(i32),
     /// The emulator gave up, with its last message.
     Emulator(String),
 }
@@ -52,6 +55,11 @@ impl Exit {
             Exit::Reached => "The awaited text appeared on the console.".into(),
             Exit::Limit => "The time limit ran out before the machine ended by itself.".into(),
             Exit::Killed => "The machine was ended from outside.".into(),
+            Exit::Network(40) => "The switch killed the machine, as its scenario says.".into(),
+            Exit::Network(42) => "The machine lost its switch.".into(),
+            Exit::Network(44) => "The switch refused the machine, or the machine the switch.".into(),
+            Exit::Network(46) => "The switch's scenario is over.".into(),
+            Exit::Network(code) => format!("The lock-step network ended the machine with status {code}."),
             Exit::Emulator(message) => format!("The emulator gave up: {message}"),
         }
     }
@@ -69,6 +77,8 @@ impl Exit {
                 Some(35) => Exit::Panic,
                 Some(37) => Exit::Failed,
                 Some(39) => Exit::Refused,
+                // The exit port's codes are odd.
+                Some(code) if code % 2 == 0 => Exit::Network(code),
                 code => Exit::Code(code.unwrap_or_default() as u32 >> 1),
             };
         }
@@ -408,6 +418,7 @@ mod tests {
         assert_eq!(Exit::decode(status(37), &port), Exit::Failed);
         assert_eq!(Exit::decode(status(39), &port), Exit::Refused);
         assert_eq!(Exit::decode(status(5), &port), Exit::Code(2));
+        assert_eq!(Exit::decode(status(40), &port), Exit::Network(40));
         let said = |message: &str| End { message: message.into(), ..End::default() };
         assert_eq!(Exit::decode(status(1), &said("ACPI] ACPI control: soft power off")), Exit::PowerOff);
         let crash = Exit::decode(status(1), &said("CPU0] exception(): 3rd exception"));

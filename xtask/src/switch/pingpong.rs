@@ -12,6 +12,7 @@ use super::config::{Config, DEFAULT_QUANTUM, Partition, Pattern, Stop, StopKind,
 use super::core::{Ended, Summary, Switch};
 use super::process::Server;
 use super::time::{Ppm, Rate};
+use super::wire::EndReason;
 use crate::emulator::{Cdrom, Exit, Machine, Nic, NicMode, Outcome};
 use crate::guests;
 use crate::report::{Goal, Report, Row};
@@ -219,7 +220,7 @@ pub fn prove_kill(game: &Game, tick: u64) -> Result<Report> {
     };
     let life = &first.1.hosts[0].lives[0];
     must("the machine died of the order, at its tick", life.tick == tick && life.ended == Ended::Killed);
-    must("its process says so", first.0.0.contains("status 40"));
+    must("its process says so", first.0.0 == Exit::Network(EndReason::Killed.exit_code()));
     must(
         "the other machine ran on and gave up by itself",
         first.1.hosts[1].lives[0].ended == Ended::Left(37),
@@ -229,11 +230,11 @@ pub fn prove_kill(game: &Game, tick: u64) -> Result<Report> {
 }
 
 /// One run in which A dies: how A's process ended, what B saw; what the switch saw.
-fn killed(game: &Game) -> Result<((String, String), Summary)> {
+fn killed(game: &Game) -> Result<((Exit, String), Summary)> {
     let (outcomes, summary) = run(game)?;
     let [a, b] = &outcomes[..] else { bail!("two machines were started") };
     let saw = b.facts("pingpong").next().context("machine B did not report what it saw")?.to_owned();
-    let ended = a.exit.sentence();
+    let ended = a.exit.clone();
     tidy_up(&outcomes);
     Ok(((ended, saw), summary))
 }
