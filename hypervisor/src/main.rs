@@ -9,6 +9,7 @@ mod firmware;
 mod font;
 mod memory;
 mod options;
+mod proof;
 mod symbols;
 
 #[cfg(target_os = "none")]
@@ -63,7 +64,9 @@ extern "C" fn on_own_stack() -> ! {
     platform::list_pci(platform);
     let ability = vmm::start();
     startup::report_memory();
+    let proof = proof::run(options);
     vmm::end_if_refused(ability, options);
+    proof::end_if_failed(proof, options);
     ending::end(options)
 }
 

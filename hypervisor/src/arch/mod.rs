@@ -10,6 +10,7 @@ pub mod idt;
 pub mod paging;
 pub mod percpu;
 pub mod physical;
+pub mod pmu;
 pub mod port;
 pub mod probe;
 pub mod proof;

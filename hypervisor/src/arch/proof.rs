@@ -49,8 +49,8 @@ pub struct SystemCall {
 impl SystemCall {
     /// Loads the registers, answers what they held.
     pub fn exchange(self) -> Self {
-        let [star, entry, mask] = [(IA32_STAR, self.star), (IA32_LSTAR, self.entry), (IA32_FMASK, self.mask)].map(
-            |(register, value)| {
+        let [star, entry, mask] = [(IA32_STAR, self.star), (IA32_LSTAR, self.entry), (IA32_FMASK, self.mask)]
+            .map(|(register, value)| {
                 let mut register = Msr::new(register);
                 // SAFETY: 1. Every 64-bit processor has these registers. 2. The host executes no SYSCALL, so their
                 // values have no meaning for it. 3. The entry is canonical: a guest's below 4 GiB, or what was there.
@@ -59,8 +59,7 @@ impl SystemCall {
                     register.write(value);
                     before
                 }
-            },
-        );
+            });
         Self { star, entry, mask }
     }
 }
