@@ -140,7 +140,8 @@ const SERVER: &str = "\
 
 const PROXY: &str = "\
 # Lockstep over PXE in a network that has a DHCP server already: that one goes on giving the addresses, this
-# one only tells machines that boot over PXE what to load, and serves the files.
+# one only tells machines that boot over PXE what to load, and serves the files. Write it with --interface or
+# --address: this host's address is then built into the loaders, which would ask the DHCP server for files otherwise.
 ";
 
 fn heading(what: &str, file: &str, dir: &str, interface: &str, address: Address) -> String {

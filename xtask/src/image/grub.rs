@@ -1,5 +1,7 @@
 //! The loader's configuration: the menu of a medium, and the files that a network boot reads (pure).
 
+use std::net::Ipv4Addr;
+
 use super::{CONFIG_NAME, Image, Module, Words, module_file};
 
 /// Comment at the head of every generated file.
@@ -60,16 +62,22 @@ pub fn id_file(id: &str) -> String {
     format!("/boot/lockstep/{id}.id")
 }
 
-/// What the network loader runs first. `cmdpath` is the place it was itself loaded from, so the directory works
-/// wherever it lies below the server's root.
-pub fn early_for_network() -> String {
-    "set prefix=$cmdpath\n\
-     configfile $cmdpath/grub.cfg\n\
-     echo \"No grub.cfg at $cmdpath (this host: $net_default_mac $net_default_ip).\"\n\
-     echo \"The TFTP server must offer the whole directory that cargo xtask image --pxe wrote.\"\n\
-     sleep 60\n\
-     reboot\n"
-        .into()
+/// What the network loader runs first: find the directory. `server` is tried before the place that the loader was
+/// itself loaded from, because GRUB takes that from the DHCP server's answer, which in a network with a proxy names
+/// another host. Without it the directory works wherever it lies below any server's root.
+pub fn early_for_network(server: Option<Ipv4Addr>) -> String {
+    let mut text = String::from("export lockstep_dir\n");
+    for dir in server.map(|server| format!("(tftp,{server})")).into_iter().chain(["$cmdpath".into()]) {
+        text += &format!(
+            "set lockstep_dir={dir}\n\
+             set prefix={dir}\n\
+             configfile {dir}/grub.cfg\n\
+             echo \"No grub.cfg at {dir} (this host: $net_default_mac $net_default_ip).\"\n"
+        );
+    }
+    text + "echo \"The TFTP server must offer the whole directory that cargo xtask image --pxe wrote.\"\n\
+            sleep 60\n\
+            reboot\n"
 }
 
 /// The menu of a CD or USB medium.
@@ -86,7 +94,7 @@ pub fn medium_menu(image: &Image) -> String {
 
 /// The menu of a network boot: the command line and the configuration come from the host's file, if there is one.
 pub fn network_menu(image: &Image) -> String {
-    let mut text = format!("{GENERATED}set lockstep_dir=$cmdpath\n{}{HOST_LOOKUP}", prologue(image));
+    let mut text = format!("{GENERATED}{}{HOST_LOOKUP}", prologue(image));
     for entry in &MENU {
         // The kernel takes the last of two words with the same key.
         let words = format!("$cmdline {}", entry.words);

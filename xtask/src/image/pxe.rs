@@ -10,6 +10,7 @@
 //! ```
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -34,13 +35,17 @@ pub struct Pxe {
     pub interface: String,
     /// Our address there.
     pub address: Address,
+    /// The TFTP server's address, built into the loaders. Without it they load from where they came from, which is
+    /// right unless another host is the DHCP server.
+    pub server: Option<Ipv4Addr>,
     /// Hosts with settings of their own.
     pub hosts: Vec<Host>,
 }
 
 impl Default for Pxe {
     fn default() -> Self {
-        Pxe { interface: dnsmasq::DEFAULT_INTERFACE.into(), address: Address::DEFAULT, hosts: Vec::new() }
+        let interface = dnsmasq::DEFAULT_INTERFACE.into();
+        Pxe { interface, address: Address::DEFAULT, server: None, hosts: Vec::new() }
     }
 }
 
@@ -126,7 +131,7 @@ pub(super) fn write_tree(image: &Image, dir: &Path, pxe: &Pxe) -> Result<()> {
     forget_modules(&dir)?;
     let mut written = payload(image, &dir)?;
     written.extend(hosts(image, &dir, &pxe.hosts)?);
-    written.extend(loaders(&dir)?);
+    written.extend(loaders(&dir, pxe.server)?);
     for mode in [Mode::Server, Mode::Proxy] {
         let file = dir.join(mode.file());
         write(&file, &dnsmasq::configuration(mode, &dir, &pxe.interface, pxe.address, open_to_all(&dir))?)?;
@@ -199,9 +204,9 @@ fn config_file(
     Ok(Some(name))
 }
 
-fn loaders(dir: &Path) -> Result<Vec<PathBuf>> {
+fn loaders(dir: &Path, server: Option<Ipv4Addr>) -> Result<Vec<PathBuf>> {
     let work = paths::fresh_out_dir(&format!("pxe-work-{}", std::process::id()))?;
-    let early = grub::early_for_network();
+    let early = grub::early_for_network(server);
     let files = vec![dir.join(BIOS_LOADER), dir.join(UEFI_LOADER)];
     loader::build(Kind::BiosNetwork, &early, &work, &files[0])?;
     loader::build(Kind::UefiNetwork, &early, &work, &files[1])?;

@@ -96,7 +96,10 @@ fn pxe(args: &Args) -> Result<Pxe> {
         (None, Some(interface)) => address_of(interface)?,
         (None, None) => None,
     };
-    Ok(Pxe { interface, address: address.unwrap_or(Address::DEFAULT), hosts: args.host.clone() })
+    // Who names the interface or the address says that this host serves the files.
+    let server = (args.interface.is_some() || args.address.is_some())
+        .then_some(address.unwrap_or(Address::DEFAULT).ip);
+    Ok(Pxe { interface, address: address.unwrap_or(Address::DEFAULT), server, hosts: args.host.clone() })
 }
 
 /// The first IPv4 address of an interface; none if it has none.
@@ -126,7 +129,9 @@ fn next_step(dir: &Path, pxe: &Pxe, named: bool) -> String {
     if named {
         serve
     } else {
-        format!("{serve}\nName the interface with --interface, or edit it in those two files.")
+        format!(
+            "{serve}\nName the interface with --interface, or edit it in dnsmasq.conf; the proxy needs --interface."
+        )
     }
 }
 
