@@ -39,6 +39,8 @@ blobs! {
     counting = check_counting..check_counting_end;
     /// Writes a page that is write-protected at first.
     write = check_write..check_write_end;
+    /// Executes CPUID as often as ESI says.
+    cpuid = check_cpuid..check_cpuid_end;
     /// Takes an interrupt once it lets it.
     interrupt = check_interrupt..check_interrupt_end;
 }

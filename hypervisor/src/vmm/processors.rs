@@ -47,6 +47,11 @@ pub fn capabilities() -> Option<&'static Capabilities> {
     PROCESSORS[0].get()?.facts.capabilities.as_ref()
 }
 
+/// Whether a processor is in VMX root operation, once [`start`] has run.
+pub fn in_root(number: usize) -> bool {
+    PROCESSORS[number].get().is_some_and(|processor| processor.root == Ok(true))
+}
+
 /// What the boot processor lacks, once [`start`] has run.
 pub fn findings() -> Option<&'static Findings> {
     Some(&PROCESSORS[0].get()?.findings)

@@ -251,6 +251,13 @@ hostile_idtr:
     hlt
     guest_end check_write
 
+    guest check_cpuid                             # CPUID as often as ESI says
+1:  cpuid
+    decl %esi
+    jnz 1b
+    hlt
+    guest_end check_cpuid
+
     guest check_interrupt                         # takes vector 20h once it lets it
     lgdtl check_gdtr - check_interrupt + 0x8000
     lidtl check_idtr - check_interrupt + 0x8000

@@ -1,21 +1,25 @@
 //! Runs the tiny guests: each mode, the hostile ones, and checks of the loop itself (host interrupts, write protection,
 //! injection through the interrupt window). Prints one line for each.
 
+use super::processors;
 use super::tiny_guest::{self, GUESTS, HOSTILE, Hostile, TinyGuest, TinyMachine};
 use super::vm::Vm;
+use crate::arch::apic::{self, Ipi};
 use crate::arch::idt::{self, vector};
-use crate::arch::{apic, tiny_guests};
-use crate::machine_line;
+use crate::arch::percpu::{self, PerCpu};
+use crate::arch::{cpu, tiny_guests};
 use crate::vcpu::{self, Active, Stop, Vcpu};
+use crate::{machine_line, smp};
 use core::fmt::{Display, Write};
 use core::sync::atomic::{AtomicU32, Ordering};
 use heapless::String;
+use spin::Mutex;
 use vmx::caps::Capabilities;
 use vmx::controls;
 use vmx::ept::Permissions;
 use vmx::exit::{Exit, reason_name};
 use vmx::guest_state::GuestState;
-use vmx::inject::{Blocked, Event};
+use vmx::inject::{Blocked, Event, EventKind};
 
 /// Ticks of the preemption timer that a guest may run for after each entry.
 const TICKS: u32 = 2_000_000;
@@ -25,6 +29,15 @@ const TIMER_MICROS: u64 = 200;
 
 /// A page of the guest that is write-protected for a check.
 const PROTECTED_PAGE: u64 = 0x9000;
+
+/// Rounds of the measurement of an exit's cost.
+const COST_ROUNDS: u64 = 1000;
+
+/// Number of RSI.
+const RSI: usize = 6;
+
+/// Microseconds another processor may take.
+const PATIENCE: u64 = 2_000_000;
 
 /// Bytes of the line that lists the exits.
 const COUNTS_MAX: usize = 400;
@@ -46,31 +59,117 @@ impl Score {
     }
 }
 
-/// Runs all tiny guests on this processor.
+/// The one tiny guest's computer; it goes from processor to processor.
+struct Trial {
+    vm: Vm,
+    vcpu: Vcpu,
+    score: Score,
+}
+
+static TRIAL: Mutex<Option<Trial>> = Mutex::new(None);
+
+/// Runs all tiny guests on this processor, then one on every other.
 ///
 /// # Errors
 /// What kept them from being made.
 pub fn run(caps: &Capabilities) -> Result<Score, &'static str> {
-    let mut vm = Vm::new(tiny_guest::RAM, caps.ept_vpid).map_err(|e| report("guest", &e))?;
+    let vm = Vm::new(tiny_guest::RAM, caps.ept_vpid).map_err(|e| report("guest", &e))?;
     let page = vm.translate(0).map_or(0, |mapping| mapping.page);
     machine_line!("guest-memory bytes={} page={page} tables={}", tiny_guest::RAM, vm.tables_in_use());
-    let mut vcpu = Vcpu::new(&vm, caps).map_err(|e| report("guest", &e))?;
-    let mut score = Score::default();
-    for guest in &GUESTS {
-        run_mode(&mut vm, &mut vcpu, guest, &mut score)?;
-    }
-    for hostile in &HOSTILE {
-        run_hostile(&mut vm, &mut vcpu, hostile, &mut score)?;
-    }
-    for (name, check) in CHECKS {
-        let passed = start(&mut vm, &mut vcpu, check)?;
-        if let Err(why) = passed {
-            log::error!("check {name}: {why}");
+    let vcpu = Vcpu::new(&vm, caps).map_err(|e| report("guest", &e))?;
+    let mut trial = Trial { vm, vcpu, score: Score::default() };
+    trial.run_all()?;
+    *TRIAL.lock() = Some(trial);
+    let others = percpu::online().map(PerCpu::number).filter(|number| *number != percpu::number());
+    for number in others.filter(|number| processors::in_root(*number)) {
+        if !smp::call(number, run_here, PATIENCE) {
+            return Err("a processor has not run its guest in time");
         }
-        machine_line!("guest-check name={name} verdict={}", score.count(passed.is_ok()));
     }
-    say_counts(&vcpu);
-    Ok(score)
+    TRIAL.lock().as_ref().map(|trial| trial.score).ok_or("the guest is lost")
+}
+
+/// Runs the long-mode guest on this processor.
+fn run_here() {
+    let mut place = TRIAL.lock();
+    let Some(trial) = place.as_mut() else { return };
+    let result = trial.run_mode(&GUESTS[GUESTS.len() - 1]);
+    let verdict = trial.score.count(matches!(result, Ok((true, _))));
+    machine_line!("guest-cpu cpu={} verdict={verdict}", percpu::number());
+}
+
+/// Panics with a VMCS loaded, after one exit: for the test of the last words.
+pub fn crash() -> ! {
+    let mut place = TRIAL.lock();
+    let trial = place.as_mut().expect("tiny guests run on this machine");
+    let exit = trial.start(|vm, on| {
+        prepare(vm, on, tiny_guests::cpuid());
+        let exit = on.enter();
+        panic!("crash=guest was asked for, after {exit:?}")
+    });
+    exit.unwrap_or_else(|why| panic!("{why}"))
+}
+
+impl Trial {
+    fn run_all(&mut self) -> Result<(), &'static str> {
+        for guest in &GUESTS {
+            let (passed, exits) = self.run_mode(guest)?;
+            let verdict = self.score.count(passed);
+            machine_line!("guest mode={} verdict={verdict} exits={exits}", guest.mode);
+        }
+        for hostile in &HOSTILE {
+            self.run_hostile(hostile)?;
+        }
+        for (name, check) in CHECKS {
+            let passed = self.start(check)?;
+            if let Err(why) = passed {
+                log::error!("check {name}: {why}");
+            }
+            machine_line!("guest-check name={name} verdict={}", self.score.count(passed.is_ok()));
+        }
+        say_counts(&self.vcpu);
+        Ok(())
+    }
+
+    /// Loads the virtual processor for the time of `with`.
+    fn start<R>(&mut self, with: impl FnOnce(&mut Vm, &mut Active<'_>) -> R) -> Result<R, &'static str> {
+        let mut on = self.vcpu.load().map_err(|e| report("VMPTRLD", &e))?;
+        on.registers_mut().gpr = [0; 16];
+        on.set_preemption_timer(Some(TICKS));
+        Ok(with(&mut self.vm, &mut on))
+    }
+
+    /// Runs a guest of one mode. Returns whether it did what it must, and its exits.
+    fn run_mode(&mut self, guest: &TinyGuest) -> Result<(bool, u64), &'static str> {
+        tiny_guest::load(&mut self.vm, (guest.code)());
+        let before = self.vcpu.exits();
+        let mut machine = TinyMachine::default();
+        let stop = self.start(|_, on| {
+            on.set_state(&(guest.state)());
+            vcpu::run(on, &mut machine)
+        })?;
+        let result = guest.verify(&stop, &machine, self.vm.memory());
+        if let Err((what, wanted, found)) = result {
+            log::error!("guest in {} mode: {what}: {found:#x} instead of {wanted:#x}; it {stop}", guest.mode);
+        }
+        log::info!("guest in {} mode says: {}", guest.mode, machine.output.trim_end());
+        Ok((result.is_ok(), self.vcpu.exits() - before))
+    }
+
+    fn run_hostile(&mut self, hostile: &Hostile) -> Result<(), &'static str> {
+        tiny_guest::load(&mut self.vm, (hostile.code)());
+        let mut state = GuestState::protected_mode(tiny_guest::LOAD as u32, 0x7000);
+        (hostile.spoil)(&mut state);
+        let mut machine = TinyMachine::default();
+        let stop = self.start(|_, on| {
+            on.set_state(&state);
+            vcpu::run(on, &mut machine)
+        })?;
+        let verdict = self.score.count(stop.key() == hostile.ends);
+        log::info!("hostile guest {}: {stop}", hostile.name);
+        machine_line!("hostile name={} stop={} verdict={verdict}", hostile.name, stop.key());
+        Ok(())
+    }
 }
 
 /// Prints the exits by their reason.
@@ -88,60 +187,12 @@ fn report(what: &str, error: &dyn Display) -> &'static str {
     "a tiny guest could not be made"
 }
 
-/// Loads the virtual processor for the time of `with`.
-fn start<R>(
-    vm: &mut Vm,
-    vcpu: &mut Vcpu,
-    with: impl FnOnce(&mut Vm, &mut Active<'_>) -> R,
-) -> Result<R, &'static str> {
-    let mut on = vcpu.load().map_err(|e| report("VMPTRLD", &e))?;
-    on.registers_mut().gpr = [0; 16];
-    on.set_preemption_timer(Some(TICKS));
-    Ok(with(vm, &mut on))
-}
-
-fn run_mode(vm: &mut Vm, vcpu: &mut Vcpu, guest: &TinyGuest, score: &mut Score) -> Result<(), &'static str> {
-    tiny_guest::load(vm, (guest.code)());
-    let before = vcpu.exits();
-    let mut machine = TinyMachine::default();
-    let stop = start(vm, vcpu, |_, on| {
-        on.set_state(&(guest.state)());
-        vcpu::run(on, &mut machine)
-    })?;
-    let result = guest.verify(&stop, &machine, vm.memory());
-    if let Err((what, wanted, found)) = result {
-        log::error!("guest in {} mode: {what}: {found:#x} instead of {wanted:#x}; it {stop}", guest.mode);
-    }
-    log::info!("guest in {} mode says: {}", guest.mode, machine.output.trim_end());
-    let verdict = score.count(result.is_ok());
-    machine_line!("guest mode={} verdict={verdict} exits={}", guest.mode, vcpu.exits() - before);
-    Ok(())
-}
-
-fn run_hostile(
-    vm: &mut Vm,
-    vcpu: &mut Vcpu,
-    hostile: &Hostile,
-    score: &mut Score,
-) -> Result<(), &'static str> {
-    tiny_guest::load(vm, (hostile.code)());
-    let mut state = GuestState::protected_mode(tiny_guest::LOAD as u32, 0x7000);
-    (hostile.spoil)(&mut state);
-    let mut machine = TinyMachine::default();
-    let stop = start(vm, vcpu, |_, on| {
-        on.set_state(&state);
-        vcpu::run(on, &mut machine)
-    })?;
-    let verdict = score.count(stop.key() == hostile.ends);
-    log::info!("hostile guest {}: {stop}", hostile.name);
-    machine_line!("hostile name={} stop={} verdict={verdict}", hostile.name, stop.key());
-    Ok(())
-}
-
 type Check = fn(&mut Vm, &mut Active<'_>) -> Result<(), &'static str>;
 
-const CHECKS: [(&str, Check); 4] = [
+const CHECKS: [(&str, Check); 6] = [
+    ("exit-cost", exit_cost),
     ("host-interrupt", host_interrupt),
+    ("host-nmi", host_nmi),
     ("missing-page", missing_page),
     ("write-protection", write_protection),
     ("interrupt-window", interrupt_window),
@@ -201,6 +252,49 @@ fn write_protection(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str
     let stop = vcpu::run(on, &mut TinyMachine::default());
     expect(stop == Stop::Halted && word(vm, 0x600) == 0x1234_5678, "the write has not gone through")?;
     expect(vm.translate(0).is_some_and(|m| m.page == 4096), "the large page was not split")
+}
+
+/// NMIs that the check has asked for and that have not come yet.
+static NMIS_EXPECTED: AtomicU32 = AtomicU32::new(0);
+
+/// An NMI for the host takes the processor from the guest and reaches the host's handler, and so does the next: the first
+/// has not left NMIs blocked. Another processor sends them; where there is none, there is nothing to check.
+fn host_nmi(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
+    let me = percpu::this();
+    let Some(other) = percpu::online().find(|cpu| cpu.number() != me.number()) else { return Ok(()) };
+    prepare(vm, on, tiny_guests::counting());
+    idt::set_handler(vector::NMI, |frame| {
+        let take = |expected: u32| expected.checked_sub(1);
+        if NMIS_EXPECTED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            crate::panic::exception(frame);
+        }
+    });
+    idt::set_handler(vector::TIMER, |_| apic::send(percpu::of(0).apic_id(), Ipi::Nmi));
+    for _ in 0..2 {
+        NMIS_EXPECTED.store(1, Ordering::Relaxed);
+        let asked = smp::call(other.number(), || apic::timer_once(TIMER_MICROS), PATIENCE);
+        expect(asked, "the other processor does not answer")?;
+        let exit = on.enter().map_err(|_| "VM entry failed")?;
+        let nmi = matches!(exit, Exit::Exception(exception) if exception.event.kind == EventKind::Nmi);
+        expect(nmi, "the exit is not an NMI")?;
+        vcpu::serve_host(&exit);
+        expect(NMIS_EXPECTED.load(Ordering::Relaxed) == 0, "the host's handler has not run")?;
+    }
+    Ok(())
+}
+
+/// What a CPUID costs, from the guest to its handler and back: ticks of the time-stamp counter, which is one per
+/// instruction on the emulated machine. The guest's own three instructions are in it.
+fn exit_cost(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
+    prepare(vm, on, tiny_guests::cpuid());
+    on.registers_mut().gpr[RSI] = COST_ROUNDS;
+    let mut machine = TinyMachine::default();
+    let start = cpu::tsc();
+    let stop = vcpu::run(on, &mut machine);
+    let ticks = cpu::tsc() - start;
+    expect(stop == Stop::Halted, "the guest did not halt")?;
+    machine_line!("exit-cost reason=cpuid rounds={COST_ROUNDS} tsc-per-round={}", ticks / COST_ROUNDS);
+    Ok(())
 }
 
 /// A page that is not there exits, and the access goes through once it is; what is no RAM cannot be put there.

@@ -91,16 +91,6 @@ pub enum Loss {
     Guests,
 }
 
-impl Loss {
-    /// What works all the same.
-    pub const fn still_works(self) -> &'static str {
-        match self {
-            Self::Guests => "the host's console, its report of devices and memory",
-            Self::Protection => "everything but protection: a guest runs, without a backup",
-        }
-    }
-}
-
 /// The thing in question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -141,6 +131,8 @@ pub struct Missing {
     pub signature: u32,
     /// The machine is a virtual one.
     pub nested: bool,
+    /// All in all, guests run.
+    pub guests_run: bool,
 }
 
 impl Missing {
@@ -195,6 +187,15 @@ impl Missing {
         }
     }
 
+    /// What works all the same.
+    pub const fn still_works(&self) -> &'static str {
+        if self.guests_run {
+            "everything but protection: a guest runs, without a backup"
+        } else {
+            "the host's console, its report of devices and memory"
+        }
+    }
+
     /// What the operator can do.
     pub const fn what_to_do(&self) -> &'static str {
         match (self.need, self.nested) {
@@ -221,7 +222,7 @@ impl fmt::Display for Missing {
             Need::CoreClass => write!(f, " (CPUID signature {:#x})", self.signature)?,
             _ => {}
         }
-        write!(f, ": {}. Still works: {}. To do: {}.", self.why(), self.loss.still_works(), self.what_to_do())
+        write!(f, ": {}. Still works: {}. To do: {}.", self.why(), self.still_works(), self.what_to_do())
     }
 }
 
@@ -251,7 +252,8 @@ impl Findings {
         self.list.is_empty()
     }
     fn push(&mut self, facts: &Facts, need: Need, loss: Loss) {
-        let missing = Missing { need, loss, signature: facts.signature, nested: facts.under_a_hypervisor() };
+        let nested = facts.under_a_hypervisor();
+        let missing = Missing { need, loss, signature: facts.signature, nested, guests_run: true };
         let _ = self.list.push(missing);
     }
 }
@@ -330,6 +332,8 @@ pub fn check(facts: &Facts) -> Findings {
     let mut found = Findings::default();
     check_virtualization(facts, &mut found);
     check_counters(facts, &mut found);
+    let guests_run = found.guests_run();
+    found.list.iter_mut().for_each(|missing| missing.guests_run = guests_run);
     found
 }
 
@@ -551,7 +555,9 @@ mod tests {
         assert!(found.guests_run() && !found.can_protect());
         assert!(found.missing()[0].to_string().contains("a guest runs, without a backup"));
         facts.capabilities.as_mut().unwrap().secondary.may_be_one &= !(1 << 1);
-        assert!(!check(&facts).guests_run());
+        let found = check(&facts);
+        assert!(!found.guests_run());
+        assert!(found.missing().iter().all(|missing| !missing.to_string().contains("a guest runs")));
     }
 
     #[test]

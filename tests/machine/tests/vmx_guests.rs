@@ -46,7 +46,7 @@ fn a_tiny_guest_runs_in_every_mode_and_hostile_ones_stop_with_a_reason() {
     assert!(
         outcome.console.contains("invalid guest state: CS: non-conforming and its DPL differs from SS's")
     );
-    assert_eq!(values(&outcome, "guest-check", "verdict"), ["pass"; 4]);
+    assert_eq!(values(&outcome, "guest-check", "verdict"), ["pass"; 6]);
     assert_eq!(values(&outcome, "guests", "verdict"), ["pass"]);
     assert_eq!(values(&outcome, "boot", "verdict"), ["done"], "the host lives");
 }
@@ -63,6 +63,9 @@ fn every_processor_enters_vmx_operation() {
     let outcome = boot(3);
     assert_eq!(values(&outcome, "vmx", "cpus"), ["3"]);
     assert_eq!(values(&outcome, "vmx", "root"), ["3"]);
+    assert_eq!(values(&outcome, "guest-cpu", "cpu"), ["1", "2"], "a guest ran on the others, too");
+    assert_eq!(values(&outcome, "guest-cpu", "verdict"), ["pass"; 2]);
+    assert!(outcome.facts("guest-check").any(|fact| fact == "name=host-nmi verdict=pass"));
     assert_eq!(outcome.facts("vmx-differs").count(), 0, "emulated processors are alike");
     assert_eq!(values(&outcome, "guests", "verdict"), ["pass"]);
 }
