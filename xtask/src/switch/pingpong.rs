@@ -1,7 +1,7 @@
 //! Two emulated machines that play ping-pong over a bad network: the proof that a run is a function of its seed.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -41,6 +41,8 @@ pub struct Game {
     pub capture: Option<PathBuf>,
     /// Kill a machine after this much wall-clock time.
     pub limit: Duration,
+    /// Keep so many threads of this process busy meanwhile. It must change nothing.
+    pub load: usize,
 }
 
 impl Game {
@@ -70,6 +72,7 @@ impl Game {
             patience_ms: 20_000,
             capture: None,
             limit: Duration::from_secs(1_800),
+            load: 0,
         }
     }
 }
@@ -142,9 +145,18 @@ fn run(game: &Game) -> Result<(Vec<Outcome>, Summary)> {
         machine.environment = vec![("LOCKSTEP_NET".into(), format!("{role}:{}", socket.display()))];
         machines.push(machine.start()?);
     }
+    let over = AtomicBool::new(false);
     let (summary, outcomes) = std::thread::scope(|scope| {
+        for _ in 0..game.load {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
         let switch = scope.spawn(|| server.run(&config, switch, None));
         let outcomes: Vec<_> = machines.into_iter().map(|m| m.wait()).collect();
+        over.store(true, Ordering::Relaxed);
         (switch.join(), outcomes)
     });
     let outcomes = outcomes.into_iter().collect::<Result<Vec<_>>>()?;
@@ -152,15 +164,16 @@ fn run(game: &Game) -> Result<(Vec<Outcome>, Summary)> {
     Ok((outcomes, summary?))
 }
 
-/// Plays a seed twice and another seed once: the first two must agree in everything, the third must not.
+/// Plays a seed twice, the second time on a busy machine, and another seed once: the first two must agree in everything,
+/// the third must not.
 ///
 /// # Errors
 /// As [`play`].
 pub fn prove(game: &Game) -> Result<Report> {
     let mut report = Report::default();
-    let step = crate::ui::step(format!("play ping-pong, seed {}, twice", game.seed));
+    let step = crate::ui::step(format!("play ping-pong, seed {}, twice, once on a busy machine", game.seed));
     let (first, time) = play(game)?;
-    let (second, _) = play(&Game { capture: None, ..game.clone() })?;
+    let (second, _) = play(&Game { capture: None, load: busy_threads(), ..game.clone() })?;
     step.done_with(first.summary.digest.clone());
     let other_seed = game.seed.wrapping_add(1);
     let step = crate::ui::step(format!("play ping-pong, seed {other_seed}"));
@@ -168,7 +181,7 @@ pub fn prove(game: &Game) -> Result<Report> {
     step.done_with(other.summary.digest.clone());
     let verdict = |good| if good { "pass" } else { "fail" };
     let must = |row: &str, good| Row::new("pingpong", row, verdict(good), "").goal(Goal::Is("pass".into()));
-    report.push(must("two runs of the seed agree in all", first == second));
+    report.push(must("two runs of the seed agree in all, however busy the machine", first == second));
     report.push(must("another seed differs", first.summary.digest != other.summary.digest));
     report.push(must("another seed differs in the guests", first.machines != other.machines));
     report.push(Row::new("pingpong", "frames answered", u64::from(game.frames), "frames"));
@@ -188,6 +201,11 @@ pub fn prove(game: &Game) -> Result<Report> {
         crate::ui::say(format!("the first difference: {differing:?}"));
     }
     Ok(report)
+}
+
+/// Two for each processor.
+fn busy_threads() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// Whether the pauses show in the lives: scenario time runs ahead of a host's clock by their length.
@@ -211,7 +229,7 @@ pub fn prove_kill(game: &Game, tick: u64) -> Result<Report> {
     let kill = Stop { host: "a".into(), when: When::Tick { tick, life: 0 }, what: StopKind::Kill };
     let game = Game { stops: vec![kill], patience_ms: 200, ..game.clone() };
     let step = crate::ui::step(format!("kill a machine at tick {tick}, twice"));
-    let (first, second) = (killed(&game)?, killed(&game)?);
+    let (first, second) = (killed(&game)?, killed(&Game { load: busy_threads(), ..game.clone() })?);
     step.done_with(first.1.digest.clone());
     let mut report = Report::default();
     let verdict = |good| if good { "pass" } else { "fail" };
