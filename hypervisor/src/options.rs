@@ -68,8 +68,12 @@ pub enum Crash {
     ExecuteData,
     /// A panic while another processor does not react to anything but an NMI.
     DeafCpu,
+    /// A panic on another processor than the boot processor.
+    OtherCpu,
     /// An allocation after the end of allocation.
     LateAllocation,
+    /// Panic with a VMCS loaded, after a VM exit.
+    Guest,
 }
 
 /// How the local APICs are driven.
@@ -193,7 +197,7 @@ impl<'a> Options<'a> {
             "crash" => put(
                 &mut self.crash,
                 value.and_then(crash).map(Some),
-                "panic, pf, df, stack, gp, write-text, execute-data, deaf-cpu or late-allocation",
+                "panic, pf, df, stack, gp, write-text, execute-data, deaf-cpu, late-allocation or guest",
             ),
             "apic" => put(&mut self.apic, value.and_then(apic), "auto or xapic"),
             _ => None,
@@ -247,7 +251,9 @@ fn crash(value: &str) -> Option<Crash> {
         "write-text" => Crash::WriteText,
         "execute-data" => Crash::ExecuteData,
         "deaf-cpu" => Crash::DeafCpu,
+        "other-cpu" => Crash::OtherCpu,
         "late-allocation" => Crash::LateAllocation,
+        "guest" => Crash::Guest,
         _ => return None,
     })
 }

@@ -11,6 +11,9 @@ const NEVER_MAPPED: u64 = 0x5EAD_0000_0000;
 /// Not canonical: the first of the hole in the address space.
 const NOT_CANONICAL: u64 = 0x8000_0000_0000;
 
+/// Microseconds the other processor has to crash.
+const PATIENCE: u64 = 5_000_000;
+
 /// Crashes.
 #[inline(never)]
 pub fn crash(way: Crash) -> ! {
@@ -34,6 +37,10 @@ pub fn crash(way: Crash) -> ! {
         Crash::DeafCpu => {
             smp::call(1, deaf, 1000);
             panic!("crash=deaf-cpu was asked for");
+        }
+        Crash::Guest => crate::vmm::trial::crash(),
+        Crash::OtherCpu => {
+            smp::call(1, || panic!("crash=other-cpu was asked for"), PATIENCE);
         }
         Crash::LateAllocation => {
             memory::end_allocation();

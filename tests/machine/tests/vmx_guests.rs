@@ -69,3 +69,24 @@ fn every_processor_enters_vmx_operation() {
     assert_eq!(outcome.facts("vmx-differs").count(), 0, "emulated processors are alike");
     assert_eq!(values(&outcome, "guests", "verdict"), ["pass"]);
 }
+
+#[test]
+fn a_panic_shows_the_vmcs() {
+    let outcome = expect(&kernel_machine("proof=off crash=guest"), Exit::Panic);
+    assert!(outcome.console.contains("VMCS (last exit: cpuid):"), "{}", outcome.console);
+    // The guest stands at its first instruction, a CPUID, at 8000h; the exit came by it.
+    for field in
+        ["GUEST_RIP 0000000000008000", "EXIT_REASON 000000000000000a", "VMCS_LINK_POINTER ffffffffffffffff"]
+    {
+        assert!(outcome.console.contains(field), "no {field} in:\n{}", outcome.console);
+    }
+    assert!(outcome.console.contains("HOST_RIP") && outcome.console.contains("EPT_POINTER"));
+}
+
+/// The peer needs 980; the promise is 300.
+#[test]
+fn a_cpuid_exit_and_back_stays_within_300_instructions() {
+    let outcome = boot(1);
+    let ticks: u64 = values(&outcome, "exit-cost", "tsc-per-round")[0].parse().unwrap();
+    assert!((50..=300).contains(&ticks), "{ticks} ticks of the emulated machine, one per instruction");
+}
