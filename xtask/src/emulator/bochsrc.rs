@@ -49,6 +49,8 @@ pub struct Machine {
     pub limit: Duration,
     /// Copy the console to our standard output as it comes.
     pub live: bool,
+    /// Leave out of that copy what is not for people: lines for programs (`@@ ...`) and terminal controls.
+    pub readable: bool,
 }
 
 /// What the firmware boots from.
@@ -109,6 +111,13 @@ pub enum NicMode {
         /// The interface's name.
         interface: String,
     },
+    /// A network of its own, with a DHCP and TFTP server inside the emulator.
+    Vnet {
+        /// What the TFTP server offers.
+        root: PathBuf,
+        /// The module's file, with the name of the boot file in it.
+        settings: PathBuf,
+    },
 }
 
 /// What the first serial port is connected to.
@@ -157,6 +166,7 @@ impl Default for Machine {
             environment: Vec::new(),
             limit: Duration::from_secs(600),
             live: false,
+            readable: false,
         }
     }
 }
@@ -281,6 +291,9 @@ fn nic_line(card: usize, nic: &Nic) -> Result<String> {
         NicMode::Socket { port } => format!("ethmod=socket, ethdev={port}"),
         NicMode::Lockstep { device } => format!("ethmod=lockstep, ethdev=\"{device}\""),
         NicMode::Tap { interface } => format!("ethmod=tuntap, ethdev=/dev/net/tun:{interface}"),
+        NicMode::Vnet { root, settings } => {
+            format!("ethmod=vnet, ethdev={}, script={}", path(root)?, path(settings)?)
+        }
     };
     let rom = match &nic.rom {
         Some(rom) => format!(", bootrom={}", path(rom)?),
@@ -353,6 +366,7 @@ mod tests {
             Nic { rom: Some("/rom".into()), ..Nic::new(1, NicMode::Socket { port: 40000 }) },
             Nic::new(2, NicMode::Lockstep { device: "127.0.0.1:5000:0".into() }),
             Nic::new(3, NicMode::Unplugged),
+            Nic::new(4, NicMode::Vnet { root: "/pxe".into(), settings: "/run/vnet".into() }),
         ];
         let text = bochsrc(&machine, &files()).unwrap();
         has(
@@ -364,6 +378,10 @@ mod tests {
             "e1000: card=1, enabled=1, mac=52:54:00:4c:53:02, ethmod=lockstep, ethdev=\"127.0.0.1:5000:0\"",
         );
         has(&text, "e1000: card=2, enabled=1, mac=52:54:00:4c:53:03, ethmod=null, ethdev=none");
+        has(
+            &text,
+            "e1000: card=3, enabled=1, mac=52:54:00:4c:53:04, ethmod=vnet, ethdev=\"/pxe\", script=\"/run/vnet\"",
+        );
         has(&text, "boot: network");
     }
 
