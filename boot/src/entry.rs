@@ -127,6 +127,15 @@ enable_long_mode:
 
 // ESI = message: on COM1 and on the VGA text screen; then exit 0x13 if the command line says so; then halt.
 refuse:
+    // COM1: 115200 8N1, as (offset, value) pairs.
+    mov edi, offset uart_set_up
+    mov ecx, 4
+2:  movzx edx, byte ptr [edi]
+    add edx, 0x3F8
+    mov al, [edi + 1]
+    out dx, al
+    add edi, 2
+    loop 2b
     mov edi, 0xB8000
     mov ebx, esi
 4:  lodsb
@@ -134,13 +143,14 @@ refuse:
     jz 6f
     mov cl, al
     mov edx, 0x3FD
-    mov ch, 255                             // bounded: there may be no serial port
+    push ecx
+    mov ecx, 100000                         // bounded: there may be no serial port
 5:  in al, dx
     test al, 0x20
     jnz 7f
-    dec ch
-    jnz 5b
-7:  mov al, cl
+    loop 5b
+7:  pop ecx
+    mov al, cl
     mov edx, 0x3F8
     out dx, al
     mov ah, 0x0F
@@ -261,6 +271,8 @@ message_not_multiboot2:
     .asciz "lockstep: not started by a Multiboot2 loader; use GRUB's multiboot2 command\r\n"
 message_no_long_mode:
     .asciz "lockstep: this processor has no 64-bit mode (long mode); it needs an Intel processor with VMX and EPT\r\n"
+uart_set_up:
+    .byte 3, 0x80, 0, 1, 1, 0, 3, 3         // divisor latch on, divisor 1, latch off and 8N1
 exit_word:
     .ascii "exit-port=0xf4"
 

@@ -24,7 +24,6 @@ const ICR_ASSERT: u32 = 1 << 14;
 const ICR_PENDING: u32 = 1 << 12;
 
 const LVT_MASKED: u32 = 1 << 16;
-const LVT_NMI: u32 = 4 << 8;
 
 /// Registers by their byte offset in the xAPIC's page.
 #[derive(Clone, Copy, Debug)]
@@ -206,8 +205,6 @@ pub enum Overflow {
     Masked,
     /// The interrupt [`vector::PERFORMANCE`].
     Fixed,
-    /// A non-maskable interrupt.
-    Nmi,
 }
 
 /// Says what a performance-counter overflow delivers on this processor. Delivery masks the entry again (SDM 3B,
@@ -218,7 +215,6 @@ pub fn set_overflow(overflow: Overflow) {
         match overflow {
             Overflow::Masked => LVT_MASKED,
             Overflow::Fixed => vector::PERFORMANCE.into(),
-            Overflow::Nmi => LVT_NMI,
         },
     );
 }

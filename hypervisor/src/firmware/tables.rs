@@ -99,7 +99,9 @@ impl<'a> Tables<'a> {
         };
         let mut tables = Tables::default();
         // There is room for the first table.
-        let mut keep = |list: Table<'a>| drop(tables.all.push(list));
+        let mut keep = |list: Table<'a>| {
+            let _ = tables.all.push(list);
+        };
         if let Some(xsdt) = list(wide, b"XSDT") {
             keep(xsdt);
             xsdt.bytes[HEADER..].chunks_exact(8).for_each(|e| tables.add(u64_at(e, 0), memory));
@@ -166,7 +168,7 @@ pub(super) mod tests {
         r
     }
 
-    fn within<'a>(places: &'a [(u64, StdVec<u8>)], address: u64, length: u64) -> Option<&'a [u8]> {
+    fn within(places: &[(u64, StdVec<u8>)], address: u64, length: u64) -> Option<&[u8]> {
         places.iter().find_map(|(base, bytes)| {
             let from = usize::try_from(address.checked_sub(*base)?).ok()?;
             bytes.get(from..from.checked_add(length as usize)?)

@@ -114,6 +114,15 @@ fn a_processor_that_hears_no_interrupts_is_stopped_by_nmi() {
 }
 
 #[test]
+fn a_panic_on_another_processor_stops_the_first() {
+    let machine = Machine { cpus: 2, ..kernel_machine("proof=off crash=other-cpu") };
+    let outcome = expect(&machine, Exit::Panic);
+    assert_eq!(fact(&outcome, "panic"), "cpu=1 cause=panic rip=0x0 deaf=0");
+    says(&outcome, "crash=other-cpu was asked for");
+    says(&outcome, "lockstep::smp::park+");
+}
+
+#[test]
 fn allocation_after_its_end_is_a_panic() {
     let words = "asked for after the guest has started";
     crashes("late-allocation", "panic", words, "lockstep::arch::crash::crash+");
