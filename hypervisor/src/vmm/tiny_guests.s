@@ -268,6 +268,10 @@ hostile_idtr:
     movl 0x600, %eax
     movl %eax, 0x608
     hlt
+    int $0x20                                     # the same vector by instruction
+    movl 0x600, %eax
+    movl %eax, 0x60c
+    hlt
     jmp .
 check_handler:
     incl 0x600

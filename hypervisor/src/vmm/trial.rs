@@ -18,6 +18,7 @@ use vmx::caps::Capabilities;
 use vmx::controls;
 use vmx::ept::Permissions;
 use vmx::exit::{Exit, reason_name};
+use vmx::fields::{self, VmcsRead};
 use vmx::guest_state::GuestState;
 use vmx::inject::{Blocked, Event, EventKind};
 
@@ -26,6 +27,9 @@ const TICKS: u32 = 2_000_000;
 
 /// Microseconds until the host's timer interrupts a running guest.
 const TIMER_MICROS: u64 = 200;
+
+/// The page of the guest's stack, which begins at 7000h downwards.
+const STACK_PAGE: u64 = 0x6000;
 
 /// A page of the guest that is write-protected for a check.
 const PROTECTED_PAGE: u64 = 0x9000;
@@ -189,13 +193,14 @@ fn report(what: &str, error: &dyn Display) -> &'static str {
 
 type Check = fn(&mut Vm, &mut Active<'_>) -> Result<(), &'static str>;
 
-const CHECKS: [(&str, Check); 6] = [
+const CHECKS: [(&str, Check); 7] = [
     ("exit-cost", exit_cost),
     ("host-interrupt", host_interrupt),
     ("host-nmi", host_nmi),
     ("missing-page", missing_page),
     ("write-protection", write_protection),
     ("interrupt-window", interrupt_window),
+    ("interrupted-delivery", interrupted_delivery),
 ];
 
 fn prepare(vm: &mut Vm, on: &mut Active<'_>, code: &[u8]) {
@@ -209,6 +214,17 @@ fn expect(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
 
 fn word(vm: &Vm, at: usize) -> u32 {
     u32::from_le_bytes(vm.memory()[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// Runs the guest that takes an interrupt to the point where it lets it.
+fn run_to_window(vm: &mut Vm, on: &mut Active<'_>, event: Event) -> Result<(), &'static str> {
+    prepare(vm, on, tiny_guests::interrupt());
+    expect(on.readiness().check(event) == Err(Blocked::InterruptFlag), "it could be injected at once")?;
+    on.set(controls::INTERRUPT_WINDOW_EXITING, true);
+    let exit = on.enter();
+    on.set(controls::INTERRUPT_WINDOW_EXITING, false);
+    expect(exit == Ok(Exit::InterruptWindow), "no interrupt-window exit")?;
+    expect(on.readiness().check(event).is_ok(), "the window does not take the interrupt")
 }
 
 static TIMER_CAME: AtomicU32 = AtomicU32::new(0);
@@ -312,17 +328,39 @@ fn missing_page(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
 
 /// An interrupt that the guest cannot take yet waits for the interrupt window, and is delivered there once.
 fn interrupt_window(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
-    prepare(vm, on, tiny_guests::interrupt());
     let event = Event::interrupt(0x20);
-    expect(on.readiness().check(event) == Err(Blocked::InterruptFlag), "it could be injected at once")?;
-    on.set(controls::INTERRUPT_WINDOW_EXITING, true);
-    let exit = on.enter();
-    on.set(controls::INTERRUPT_WINDOW_EXITING, false);
-    expect(exit == Ok(Exit::InterruptWindow), "no interrupt-window exit")?;
-    expect(on.readiness().check(event).is_ok(), "the window does not take the interrupt")?;
+    run_to_window(vm, on, event)?;
     on.inject(event);
     let stop = vcpu::run(on, &mut TinyMachine::default());
     expect(stop == Stop::Halted, "the guest did not halt")?;
     expect(word(vm, 0x600) == 1, "the interrupt was not handled exactly once")?;
     expect(word(vm, 0x608) == 1, "the interrupt came too late")
+}
+
+/// The guest's stack page is missing when an interrupt is delivered, and when INT n is: the delivery exits, is put back,
+/// and completes exactly once when the page is there.
+fn interrupted_delivery(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
+    let event = Event::interrupt(0x20);
+    run_to_window(vm, on, event)?;
+    on.inject(event);
+    delivery_without_stack(vm, on, event)?;
+    expect(word(vm, 0x600) == 1 && word(vm, 0x608) == 1, "the interrupt was not handled exactly once")?;
+    on.skip_instruction();
+    let software = Event { kind: EventKind::SoftwareInterrupt, length: 2, ..event };
+    delivery_without_stack(vm, on, software)?;
+    expect(word(vm, 0x600) == 2, "INT n was not handled exactly once")?;
+    expect(word(vm, 0x60c) == 2, "INT n did not return behind itself")
+}
+
+/// Runs until the delivery of `event` misses the stack, gives the stack back, and runs on to the next HLT.
+fn delivery_without_stack(vm: &mut Vm, on: &mut Active<'_>, event: Event) -> Result<(), &'static str> {
+    vm.unmap(STACK_PAGE, 4096).map_err(|_| "unmapping failed")?;
+    let exit = on.enter();
+    let violated =
+        matches!(exit, Ok(Exit::EptViolation(v)) if v.write && v.guest_physical & !0xfff == STACK_PAGE);
+    expect(violated, "the delivery did not miss the stack")?;
+    expect(on.vmcs().read(fields::ENTRY_INTERRUPTION_INFO) == event.info(), "the event was not put back")?;
+    vm.map(STACK_PAGE, 4096).map_err(|_| "mapping failed")?;
+    let stop = vcpu::run(on, &mut TinyMachine::default());
+    expect(stop == Stop::Halted, "the guest did not halt")
 }
