@@ -273,6 +273,23 @@ impl<'a> BootInfo<'a> {
         })
     }
 
+    /// The memory map to use: the loader's form of it, or EFI's own where there is no other. Where both are there, what
+    /// EFI keeps for itself is taken out as well.
+    pub fn firmware_map(&self) -> impl Iterator<Item = MemoryEntry> + Clone + 'a {
+        let plain = self.memory().next().is_some();
+        let efi = self.efi_memory().filter(move |e| !plain || e.kind != MemoryKind::Usable);
+        self.memory().chain(efi)
+    }
+
+    /// Where the loader has put the kernel's symbol table and its strings: (address, bytes) of each.
+    pub fn symbol_table(&self) -> Option<[(u64, u64); 2]> {
+        const SYMBOL_TABLE: u32 = 2;
+        let sections = self.sections?;
+        let table = sections.iter().find(|s| s.kind == SYMBOL_TABLE && s.address != 0)?;
+        let strings = sections.iter().nth(table.link as usize).filter(|s| s.address != 0)?;
+        Some([(table.address, table.size), (strings.address, strings.size)])
+    }
+
     /// The EFI memory map (tag 17), for loaders that pass no other. UEFI specification 2.10, section 7.2.3: loader
     /// and boot service memory is free once the boot services have ended.
     pub fn efi_memory(&self) -> impl Iterator<Item = MemoryEntry> + Clone + 'a {
@@ -408,6 +425,55 @@ mod tests {
         assert_eq!(efi[1].2, MemoryKind::Usable, "boot service data is free");
         assert_eq!(efi[2].2, MemoryKind::AcpiReclaimable);
         assert_eq!(efi[3].2, MemoryKind::Reserved, "runtime service data is not");
+    }
+
+    fn plain_map(entries: &[(u32, u32, u32)]) -> StdVec<u8> {
+        let mut map = words(&[24, 0]);
+        entries.iter().for_each(|(base, length, kind)| map.extend(words(&[*base, 0, *length, 0, *kind, 0])));
+        tag(6, &map)
+    }
+
+    fn efi_map(entries: &[(u32, u32, u32)]) -> StdVec<u8> {
+        let mut map = words(&[48, 1]);
+        for (base, pages, kind) in entries {
+            map.extend(words(&[*kind, 0, *base, 0, 0, 0, *pages, 0, 0xF, 0, 0, 0]));
+        }
+        tag(17, &map)
+    }
+
+    #[test]
+    fn the_efi_map_serves_alone_and_forbids_beside_another() {
+        let bases = |bytes: &[u8]| -> StdVec<_> {
+            BootInfo::parse(bytes).unwrap().firmware_map().map(|e| (e.base, e.kind)).collect()
+        };
+        use MemoryKind::{Reserved, Usable};
+        let efi = efi_map(&[(0x10_0000, 16, 7), (0x20_0000, 1, 6)]);
+        assert_eq!(bases(&info(&[efi.clone()])), [(0x10_0000, Usable), (0x20_0000, Reserved)]);
+        let plain = plain_map(&[(0x10_0000, 0x20_0000, 1)]);
+        assert_eq!(bases(&info(&[efi.clone(), plain])), [(0x10_0000, Usable), (0x20_0000, Reserved)]);
+        assert_eq!(bases(&info(&[plain_map(&[]), efi])).len(), 2, "an empty map is none");
+        assert!(bases(&info(&[])).is_empty());
+    }
+
+    #[test]
+    fn the_symbol_table_is_found_with_its_strings() {
+        let section = |kind: u32, address: u32, size: u32, link: u32| {
+            let mut s = words(&[0, kind, 0, 0, address, 0, 0, 0, size, 0, link, 0]);
+            s.resize(64, 0);
+            s
+        };
+        let find = |sections: &[StdVec<u8>]| {
+            let body = [words(&[sections.len() as u32, 64, 0]), sections.concat()].concat();
+            BootInfo::parse(&info(&[tag(9, &body)])).unwrap().symbol_table()
+        };
+        let (null, text, strings) =
+            (section(0, 0, 0, 0), section(1, 0x20_0000, 64, 0), section(3, 0x6000, 50, 0));
+        let symbols = |link| section(2, 0x5000, 48, link);
+        let want = Some([(0x5000, 48), (0x6000, 50)]);
+        assert_eq!(find(&[null.clone(), text.clone(), symbols(3), strings]), want);
+        assert_eq!(find(&[null.clone(), symbols(2)]), None, "linked to nothing");
+        assert_eq!(find(&[null.clone(), symbols(0)]), None, "linked to a section that is not loaded");
+        assert_eq!(find(&[null, text]), None, "stripped");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::options::Options;
 use crate::symbols::Symbols;
 use crate::{heap, machine_line, panic, smp};
 use boot::memory_map::{LOW, Range, Usable};
-use boot::multiboot::{BootInfo, Framebuffer, MemoryEntry, Module};
+use boot::multiboot::{BootInfo, Framebuffer, Module};
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use spin::Once;
 
@@ -106,9 +106,10 @@ pub fn start_clock() {
 /// Fills the frame pools and changes to the kernel's own page tables.
 pub fn set_up_memory(info: &'static BootInfo<'static>) {
     percpu::record(Event::Stage(Stage::Memory));
-    let map = firmware_map(info);
+    let map = info.firmware_map();
     let image = boot::entry::image();
-    let symbols = symbol_ranges(info);
+    let symbols =
+        info.symbol_table().unwrap_or_default().map(|(start, bytes)| Range::from_length(start, bytes));
     let kernel = Range::new(image.all.0, image.all.1);
     let loader = Range::from_length(physical::address_of(info.bytes), info.bytes.len() as u64);
     let constants = || info.modules.iter().map(bytes_of).chain(symbols).chain([loader]);
@@ -133,6 +134,7 @@ pub fn set_up_memory(info: &'static BootInfo<'static>) {
     percpu::record(Event::Stage(Stage::Paging));
     paging::init(&image, all, constants()).unwrap_or_else(|e| refuse(format_args!("page tables: {e}")));
     screen::map().unwrap_or_else(|e| refuse(format_args!("page tables for the screen: {e}")));
+    log::debug!("the loader's screen: {:x?}", info.framebuffer);
     match screen::shape() {
         Some((kind, columns, rows)) => machine_line!("screen kind={kind} columns={columns} rows={rows}"),
         None => machine_line!("screen kind=none"),
@@ -141,25 +143,6 @@ pub fn set_up_memory(info: &'static BootInfo<'static>) {
     panic::set_symbols(Symbols::new(table, strings));
     let heap = memory::frames().take(heap::BYTES / FRAME, FRAME, Zone::Any);
     heap::init(heap.unwrap_or_else(|e| refuse(format_args!("heap: {e}"))));
-}
-
-/// The firmware's map: the loader's form of it, or EFI's own where there is none.
-fn firmware_map(info: &'static BootInfo<'static>) -> impl Iterator<Item = MemoryEntry> + Clone {
-    let plain = info.memory().next().is_some();
-    let (from_loader, from_efi) = (plain.then(|| info.memory()), (!plain).then(|| info.efi_memory()));
-    from_loader.into_iter().flatten().chain(from_efi.into_iter().flatten())
-}
-
-/// Where the loader has put the kernel's symbol table and its strings; empty ranges if there is none.
-fn symbol_ranges(info: &BootInfo<'_>) -> [Range; 2] {
-    const SYMBOL_TABLE: u32 = 2;
-    let Some(sections) = info.sections else { return [Range::default(); 2] };
-    let Some(table) = sections.iter().find(|s| s.kind == SYMBOL_TABLE && s.address != 0) else {
-        return [Range::default(); 2];
-    };
-    let strings = sections.iter().nth(table.link as usize).filter(|s| s.address != 0);
-    let Some(strings) = strings else { return [Range::default(); 2] };
-    [table, strings].map(|s| Range::from_length(s.address, s.size))
 }
 
 /// A stack with a guard page for the boot processor, and stacks for its interrupts. Goes on in `next`.
