@@ -1,4 +1,6 @@
-//! Is everything that a program can see the same in two runs? It prints one hash of it and the TSC; the host runs it twice.
+//! Is everything that a program can see the same in two runs?
+//!
+//! It prints one hash of it and the TSC; the host runs it twice.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![deny(unsafe_code)]
 

@@ -1,5 +1,6 @@
-//! Does a code written to the exit port come out as the emulator's exit status? The code is `code=` of the command
-//! line (default success); the host judges the status.
+//! Does a code written to the exit port come out as the emulator's exit status?
+//!
+//! The code is `code=` of the command line (default success); the host judges the status.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![deny(unsafe_code)]
 

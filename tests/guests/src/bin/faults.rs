@@ -1,4 +1,6 @@
-//! What of the machine's virtualisation and counting is missing or broken? Only facts: the host knows which faults it asked for.
+//! What of the machine's virtualisation and counting is missing or broken?
+//!
+//! Only facts: the host knows which faults it asked for.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![deny(unsafe_code)]
 

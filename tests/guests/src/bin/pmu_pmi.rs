@@ -7,8 +7,9 @@
 use guests::{
     Report, apic, boot,
     code::{self, Piece},
-    cpu,
+    cpu, exit,
     pmu::{self, Counter, Delivery, Event, Overflow, Rings, Shape},
+    println,
 };
 
 guests::program!(run);
@@ -26,6 +27,10 @@ fn run(report: &mut Report) {
     let mut parts = text.split(':');
     let skid = Skid { min: number(parts.next()), max: number(parts.next()) };
     let shape = pmu::shape();
+    if shape.version < 2 || shape.fixed == 0 {
+        println!("@@ fact missing=counters");
+        exit::exit(exit::Code::Refused);
+    }
     apic::enable();
     cpu::interrupts_on();
     for delivery in [Delivery::Fixed, Delivery::Nmi] {

@@ -1,4 +1,6 @@
-//! Which numbers do RDRAND and RDSEED give? The host compares runs with equal and with different seeds.
+//! Which numbers do RDRAND and RDSEED give?
+//!
+//! The host compares runs with equal and with different seeds.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![deny(unsafe_code)]
 

@@ -228,7 +228,7 @@ fn ept_flags_on_protected(report: &mut Report, vm: &mut Vm) {
     protect(vm);
     prepare(vm, &code::load(), true);
     let cure = |v: Violation| ept::protect(((v.physical - ept::WINDOW) >> 12) as usize, ept::RWX);
-    let (list, count) = violations(vm, |v| cure(v));
+    let (list, count) = violations(vm, cure);
     // The first is the walk for the guest's code, through the same PML4.
     report.equal("ept-flags-protected-violations", count as u64, 4);
     report.equal_hex("ept-flags-code-walk", list[0].physical, WALK[0] - 8);

@@ -38,16 +38,16 @@ pub(super) fn build() {
     tables[PML4][0] = address(PDPT) | RWX;
     for gib in 0..4 {
         tables[PDPT][gib] = address(PD + gib) | RWX;
-        for entry in 0..512 {
-            let at = (gib * 512 + entry) as u64 * 0x20_0000;
+        for (number, entry) in tables[PD + gib].iter_mut().enumerate() {
+            let at = (gib * 512 + number) as u64 * 0x20_0000;
             // Uncached where the APICs are.
             let kind = if gib == 3 { 0 } else { WRITE_BACK };
-            tables[PD + gib][entry] = at | 1 << 7 | kind | RWX;
+            *entry = at | 1 << 7 | kind | RWX;
         }
     }
     tables[PD][(WINDOW >> 21) as usize] = address(PT) | RWX;
-    for page in 0..WINDOW_PAGES {
-        tables[PT][page] = (WINDOW + 4096 * page as u64) | WRITE_BACK | RWX;
+    for (page, entry) in tables[PT].iter_mut().enumerate() {
+        *entry = (WINDOW + 4096 * page as u64) | WRITE_BACK | RWX;
     }
 }
 
