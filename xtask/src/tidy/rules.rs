@@ -41,6 +41,7 @@ const CRATES: &[Crate] = &[
     Crate { dir: "drivers/e1000", name: "e1000", safety: Safety::Pure, may_use: &["hal", "pci"] },
     Crate { dir: "xtask", name: "xtask", safety: Safety::Host, may_use: &["replay"] },
     Crate { dir: "tests/guests", name: "guests", safety: Safety::Metal, may_use: &["hal", "pci", "e1000"] },
+    Crate { dir: "tests/linux", name: "linux-checks", safety: Safety::Metal, may_use: &[] },
     Crate {
         dir: "tests/machine",
         name: "machine-tests",
@@ -58,6 +59,7 @@ const UNSAFE_FILES: &[&str] = &[
     "hypervisor/src/heap.rs",
     "hypervisor/vmx/src/instructions.rs",
     "tests/guests/src/",
+    "tests/linux/src/sys/",
 ];
 /// Within those, where it may not: the test kernels themselves are safe code over their runtime.
 const SAFE_AGAIN: &[&str] = &["tests/guests/src/bin/"];
