@@ -12,6 +12,7 @@ pub mod demo;
 pub mod doctor;
 pub mod guest;
 pub mod image;
+pub mod pmu;
 pub mod qemu;
 pub mod setup;
 pub mod switch;
@@ -29,6 +30,7 @@ pub enum Verb {
     Doctor(doctor::Args),
     Guest(guest::Args),
     Image(image::Args),
+    Pmu(pmu::Args),
     Qemu(qemu::Args),
     Setup(setup::Args),
     Switch(switch::Args),
@@ -51,6 +53,7 @@ impl Verb {
             Verb::Doctor(args) => doctor::run(args),
             Verb::Guest(args) => guest::run(args),
             Verb::Image(args) => image::run(args),
+            Verb::Pmu(args) => pmu::run(args),
             Verb::Qemu(args) => qemu::run(args),
             Verb::Setup(args) => setup::run(args),
             Verb::Switch(args) => switch::run(args),
