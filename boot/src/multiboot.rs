@@ -448,7 +448,7 @@ mod tests {
         };
         use MemoryKind::{Reserved, Usable};
         let efi = efi_map(&[(0x10_0000, 16, 7), (0x20_0000, 1, 6)]);
-        assert_eq!(bases(&info(&[efi.clone()])), [(0x10_0000, Usable), (0x20_0000, Reserved)]);
+        assert_eq!(bases(&info(std::slice::from_ref(&efi))), [(0x10_0000, Usable), (0x20_0000, Reserved)]);
         let plain = plain_map(&[(0x10_0000, 0x20_0000, 1)]);
         assert_eq!(bases(&info(&[efi.clone(), plain])), [(0x10_0000, Usable), (0x20_0000, Reserved)]);
         assert_eq!(bases(&info(&[plain_map(&[]), efi])).len(), 2, "an empty map is none");

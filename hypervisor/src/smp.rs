@@ -24,7 +24,7 @@ static WORK: [AtomicUsize; MAX_CPUS] = [const { AtomicUsize::new(0) }; MAX_CPUS]
 pub struct Started {
     /// Processors that run, with the boot processor.
     pub online: usize,
-    /// Processors that did not answer.
+    /// Processors that did not answer, or could not be called.
     pub silent: usize,
     /// Processors beyond [`MAX_CPUS`].
     pub beyond: usize,
@@ -39,20 +39,21 @@ pub fn start(apic_ids: impl Iterator<Item = u32>) -> Result<Started, OutOfFrames
     physical::copy_to(code, boot::entry::ap_trampoline());
     let page = (code.start / FRAME) as u8;
     let mut started = Started { online: 1, ..Default::default() };
-    let mut number = 1;
-    for apic_id in apic_ids.filter(|id| *id != percpu::this().apic_id()) {
-        if number == MAX_CPUS {
+    let others = apic_ids.filter(|id| *id != percpu::this().apic_id());
+    for (number, apic_id) in others.enumerate().map(|(i, id)| (i + 1, id)) {
+        if number >= MAX_CPUS {
             started.beyond += 1;
+        } else if apic::mode() == apic::Mode::XApic && apic_id > apic::MAX_XAPIC_ID {
+            log::error!("processor with APIC id {apic_id} cannot be called without x2APIC; left out");
+            started.silent += 1;
         } else if start_one(number, apic_id, page)? {
             started.online += 1;
-            number += 1;
         } else {
+            // Its number and stack stay unused, in case it wakes up late.
             log::error!(
                 "processor with APIC id {apic_id} did not answer within {START_PATIENCE} us; left out"
             );
             started.silent += 1;
-            // Its number and stack stay unused, in case it wakes up late.
-            number += 1;
         }
     }
     memory::frames().give_back(code);

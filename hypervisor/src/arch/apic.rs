@@ -16,6 +16,9 @@ const BASE_ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 /// First MSR of the x2APIC; register at byte offset n of the xAPIC is MSR 0x800 + n / 16.
 const X2APIC_MSRS: u32 = 0x800;
 
+/// The highest identifier that the xAPIC can address; 255 is everybody.
+pub const MAX_XAPIC_ID: u32 = 254;
+
 /// Polls of the delivery status before an IPI is held to be sent anyway.
 const DELIVERY_POLLS: u32 = 100_000;
 
@@ -185,7 +188,7 @@ pub fn send(to: u32, ipi: Ipi) {
             }
         }
         _ => {
-            // An identifier above 255 cannot be addressed, and `init` would have met x2APIC already on.
+            assert!(to <= MAX_XAPIC_ID, "APIC id {to} cannot be addressed by the xAPIC");
             write(Register::CommandHigh, to << 24);
             write(Register::CommandLow, command);
             for _ in 0..DELIVERY_POLLS {
