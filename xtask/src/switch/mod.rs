@@ -14,6 +14,7 @@ pub mod free;
 pub mod pcap;
 pub mod pingpong;
 pub mod process;
+pub mod ring;
 pub mod rng;
 pub mod scenario;
 pub mod time;

@@ -102,7 +102,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let Scenario { config, worlds } = args.scenario()?;
     let switch = Switch::new(&config, worlds)?;
-    let mut server = Server::bind(&args.socket)?;
+    let mut server = Server::bind(&std::path::absolute(&args.socket)?)?;
     server.verbose = true;
     server.give_up_after = args.give_up.map(Duration::from_nanos);
     let names: Vec<&str> = config.hosts.iter().map(|h| h.name.as_str()).collect();
