@@ -26,6 +26,7 @@
 #include "param_names.h"
 #include <stdlib.h>
 #include <errno.h>
+#include <new>
 
 static void bad_knob(const char *name, const char *value, const char *want)
 {
@@ -284,6 +285,42 @@ void lockstep_cpuid(Bit32u function, cpuid_function_t *leaf)
     case 0x15: case 0x16: cpuid_frequency(function, leaf); break;
   }
 }
+
+//
+// Zeroed memory: stock reads members of heap objects before it sets them (VMX
+// capabilities, VGA timers, MONITOR), which makes two runs differ. All of C++'s
+// heap starts as zeros here.
+//
+
+static void *zeroed(size_t size, size_t align)
+{
+  size = (size + align - 1) & ~(align - 1);
+  if (size == 0) size = align;
+  void *p;
+  if (align <= 16) p = calloc(1, size);
+  else {
+    p = aligned_alloc(align, size);
+    if (p) memset(p, 0, size);
+  }
+  if (! p) {
+    fprintf(stderr, "lockstep: out of memory, %lu bytes wanted\n", (unsigned long) size);
+    exit(2);
+  }
+  return p;
+}
+
+void *operator new(size_t n) { return zeroed(n, 16); }
+void *operator new[](size_t n) { return zeroed(n, 16); }
+void *operator new(size_t n, std::align_val_t a) { return zeroed(n, (size_t) a); }
+void *operator new[](size_t n, std::align_val_t a) { return zeroed(n, (size_t) a); }
+void operator delete(void *p) noexcept { free(p); }
+void operator delete[](void *p) noexcept { free(p); }
+void operator delete(void *p, size_t) noexcept { free(p); }
+void operator delete[](void *p, size_t) noexcept { free(p); }
+void operator delete(void *p, std::align_val_t) noexcept { free(p); }
+void operator delete[](void *p, std::align_val_t) noexcept { free(p); }
+void operator delete(void *p, size_t, std::align_val_t) noexcept { free(p); }
+void operator delete[](void *p, size_t, std::align_val_t) noexcept { free(p); }
 
 //
 // The end
