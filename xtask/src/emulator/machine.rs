@@ -1,5 +1,6 @@
 //! Running an emulated machine: start it, follow its console, learn how it ended.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -217,7 +218,12 @@ impl Machine {
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         let process = Owned::spawn(&mut command)
             .with_context(|| format!("cannot start the emulator {}", emulator.display()))?;
-        let console = Tail::new(&files.console, self.live && self.serial == Serial::Console);
+        let live = match (self.live && self.serial == Serial::Console, self.readable) {
+            (false, _) => Live::Silent,
+            (true, false) => Live::All,
+            (true, true) => Live::Readable(String::new()),
+        };
+        let console = Tail::new(&files.console, live);
         Ok(Running { process, since: Instant::now(), limit: self.limit, console, files })
     }
 }
@@ -321,11 +327,55 @@ struct Tail {
     /// The bytes at the end that are not a whole character yet.
     partial: Vec<u8>,
     text: String,
-    live: bool,
+    live: Live,
+}
+
+/// How much of the console goes to our standard output.
+enum Live {
+    /// Nothing.
+    Silent,
+    /// Every character, at once.
+    All,
+    /// What is for people, line by line; with the line that is not whole yet.
+    Readable(String),
+}
+
+impl Live {
+    /// What to show now that `new` has come.
+    fn show<'a>(&mut self, new: &'a str) -> Cow<'a, str> {
+        match self {
+            Live::Silent => "".into(),
+            Live::All => new.into(),
+            Live::Readable(line) => {
+                line.push_str(new);
+                let Some(end) = line.rfind('\n') else { return "".into() };
+                let rest = line.split_off(end + 1);
+                let whole = std::mem::replace(line, rest);
+                let lines = whole.lines().map(without_controls);
+                let for_people = lines.filter(|line| !line.starts_with("@@ ") && !line.is_empty());
+                for_people.map(|line| line + "\n").collect::<String>().into()
+            }
+        }
+    }
+}
+
+/// A line without carriage returns and the escape sequences by which a loader draws its screen.
+fn without_controls(line: &str) -> String {
+    let mut text = String::new();
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        if c == '\x1b' {
+            // ESC [ parameters letter
+            chars.by_ref().skip(1).find(|c| c.is_ascii_alphabetic());
+        } else if !c.is_control() || c == '\t' {
+            text.push(c);
+        }
+    }
+    text.trim_end().to_owned()
 }
 
 impl Tail {
-    fn new(path: &Path, live: bool) -> Self {
+    fn new(path: &Path, live: Live) -> Self {
         Tail { path: path.into(), file: None, partial: Vec::new(), text: String::new(), live }
     }
 
@@ -342,9 +392,10 @@ impl Tail {
         };
         self.partial = bytes.split_off(whole);
         let new = String::from_utf8_lossy(&bytes);
-        if self.live && !new.is_empty() {
+        let shown = self.live.show(&new);
+        if !shown.is_empty() {
             let mut stdout = std::io::stdout();
-            let _ = stdout.write_all(new.as_bytes()).and_then(|()| stdout.flush());
+            let _ = stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush());
         }
         self.text.push_str(&new);
     }
@@ -464,9 +515,18 @@ mod tests {
     }
 
     #[test]
+    fn people_are_spared_what_is_for_programs() {
+        let mut live = Live::Readable(String::new());
+        assert_eq!(live.show("\x1b[H\x1b[J\x1b[1;1H  Boo"), "");
+        assert_eq!(live.show("ting\r\n\r\n@@ tsc hertz=1\r\n[ 0.1] cpu0"), "  Booting\n");
+        assert_eq!(live.show(" up\r\n"), "[ 0.1] cpu0 up\n");
+        assert_eq!(Live::All.show("\x1b[H@@ x"), "\x1b[H@@ x");
+    }
+
+    #[test]
     fn a_growing_file_is_followed_across_a_split_character() {
         let path = std::env::temp_dir().join(format!("lockstep-tail-{}", std::process::id()));
-        let mut tail = Tail::new(&path, false);
+        let mut tail = Tail::new(&path, Live::Silent);
         tail.read();
         assert_eq!(tail.text, "");
         fs::write(&path, b"a\xc3").unwrap();
