@@ -12,7 +12,9 @@
 //! Hazards of the breakpoint, and their cures. RF = 1 at the target (an IRET to an instruction that faulted) or
 //! blocking by MOV SS loses it: the recorder says so in [`Target::breakpoint`], and the landing then only steps.
 //! The guest's own use of the debug registers takes them away: [`Seen::breakpoint_free`]. At the breakpoint but before
-//! the count, the instruction is stepped over with the breakpoint off, so guest RF is never touched.
+//! the count, the run goes on with RF = 1, which hides the breakpoint from that one instruction (all iterations, if it is
+//! a REP) and which the guest cannot see: faults push RF = 1 anyway, software interrupts and PUSHF never do (SDM 3B,
+//! 19.3.1.1), and nothing is injected on such an entry.
 
 use core::fmt;
 
@@ -127,8 +129,9 @@ pub struct Seen {
     pub registers: RegistersHash,
     /// Why the guest stopped.
     pub cause: Cause,
-    /// An event's delivery was interrupted by the exit and will be resumed by the next entry (IDT-vectoring
-    /// information valid): RIP is then not a place where the guest is.
+    /// The next entry delivers an event before anything else: one whose delivery the exit interrupted (IDT-vectoring
+    /// information valid), a pending debug exception, or one that the caller injects. RIP is then not where the guest
+    /// goes on.
     pub delivering: bool,
     /// The guest does not use the debug registers now, so that DR0 can be taken.
     pub breakpoint_free: bool,
@@ -149,6 +152,8 @@ pub enum Action {
     RunToBreakpoint {
         /// The target's RIP.
         rip: u64,
+        /// Enter with RF = 1: the guest is at the breakpoint, but not yet at the target.
+        resume: bool,
         /// Which counter guards.
         counter: Counter,
         /// The count at which it overflows.
@@ -344,46 +349,41 @@ impl Landing {
             let at = self.target.count() - self.margin;
             return Action::RunToOverflow { counter: self.target.counter(), at };
         }
-        if distance <= STEP_DISTANCE { Action::Step } else { self.approach(seen) }
+        if distance <= STEP_DISTANCE { Action::Step } else { self.approach(seen, self.is_here(seen)) }
+    }
+
+    /// At the target's RIP, with no delivery in the way: a breakpoint there would hit at once.
+    const fn is_here(&self, seen: &Seen) -> bool {
+        seen.rip == self.target.rip() && !seen.delivering
     }
 
     /// At the target's count: here, or still to be reached without another event being counted.
     fn at_count(&mut self, seen: &Seen) -> Action {
-        let here = seen.rip == self.target.rip();
         match self.target.key {
-            Key::Instructions { point, branches } if here => {
-                if seen.delivering {
-                    // Beyond the instruction boundary already: CR2 and friends may have changed.
-                    return Action::Failed(Failure::Overshot { by: 0 });
-                }
-                if seen.rcx == point.rcx {
-                    return match branches {
-                        Some(c) if c != seen.c => Action::Failed(Failure::CountersDisagree { c: seen.c }),
-                        _ => Action::Landed,
-                    };
-                }
-                // A REP on its way counts RCX down; anything else retires with the step and is seen past the target.
-                if seen.rcx > point.rcx {
-                    Action::Step
-                } else {
-                    Action::Failed(Failure::OtherRcx { rcx: seen.rcx })
-                }
-            }
-            Key::Branches(point) if here && !seen.delivering && seen.registers == point.registers => {
-                Action::Landed
-            }
-            _ => self.approach(seen),
+            Key::Instructions { point, .. } if seen.rip != point.rip => self.approach(seen, false),
+            // Beyond the instruction boundary already: CR2 and friends may have changed.
+            Key::Instructions { .. } if seen.delivering => Action::Failed(Failure::Overshot { by: 0 }),
+            Key::Instructions { point, branches } if seen.rcx == point.rcx => match branches {
+                Some(c) if c != seen.c => Action::Failed(Failure::CountersDisagree { c: seen.c }),
+                _ => Action::Landed,
+            },
+            // A REP on its way counts RCX down; anything else retires with the step and is seen past the target.
+            Key::Instructions { point, .. } if seen.rcx > point.rcx => Action::Step,
+            Key::Instructions { .. } => Action::Failed(Failure::OtherRcx { rcx: seen.rcx }),
+            Key::Branches(_) if !self.is_here(seen) => self.approach(seen, false),
+            Key::Branches(point) if seen.registers == point.registers => Action::Landed,
+            // The same place in another round, or a REP on its way.
+            Key::Branches(_) => Action::Step,
         }
     }
 
     /// Within the margin: by breakpoint where that is safe, else step by step.
-    fn approach(&self, seen: &Seen) -> Action {
-        let rip = self.target.rip();
-        let at_breakpoint = seen.rip == rip && !seen.delivering;
-        if at_breakpoint || !self.target.breakpoint || !seen.breakpoint_free {
+    fn approach(&self, seen: &Seen, resume: bool) -> Action {
+        if !self.target.breakpoint || !seen.breakpoint_free {
             return Action::Step;
         }
-        Action::RunToBreakpoint { rip, counter: self.target.counter(), guard: self.target.count() + 1 }
+        let (rip, counter) = (self.target.rip(), self.target.counter());
+        Action::RunToBreakpoint { rip, resume, counter, guard: self.target.count() + 1 }
     }
 
     /// Counts what the action will cost and remembers what it arms.

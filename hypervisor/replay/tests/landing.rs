@@ -101,8 +101,9 @@ fn land(
                 entry.arm =
                     Some((counter, at - if counter == Counter::Instructions { exit.n } else { exit.c }));
             }
-            Action::RunToBreakpoint { rip, counter, guard } => {
+            Action::RunToBreakpoint { rip, resume, counter, guard } => {
                 entry.breakpoint = Some(rip);
+                entry.resume = resume;
                 entry.arm =
                     Some((counter, guard - if counter == Counter::Instructions { exit.n } else { exit.c }));
             }
@@ -237,7 +238,10 @@ mod script {
         Seen { n, c: 0, rip, rcx, registers, cause, delivering: false, breakpoint_free: true }
     }
 
-    const NEAR: Action = Action::RunToBreakpoint { rip: 0x500, counter: Counter::Instructions, guard: 1001 };
+    const NEAR: Action =
+        Action::RunToBreakpoint { rip: 0x500, resume: false, counter: Counter::Instructions, guard: 1001 };
+    const PAST: Action =
+        Action::RunToBreakpoint { rip: 0x500, resume: true, counter: Counter::Instructions, guard: 1001 };
     const FAR: Action = Action::RunToOverflow { counter: Counter::Instructions, at: 900 };
 
     #[track_caller]
@@ -257,12 +261,13 @@ mod script {
                 (at(0, 0x100, 0, Cause::Start), FAR),
                 (at(300, 0x110, 0, Cause::Other), FAR),
                 (at(917, 0x120, 0, Cause::Overflow), NEAR),
-                (at(950, 0x500, 9, Cause::Breakpoint), Action::Step),
-                (at(951, 0x504, 9, Cause::Step), NEAR),
+                (at(950, 0x500, 9, Cause::Breakpoint), PAST),
+                (at(950, 0x500, 9, Cause::Other), PAST),
+                (at(951, 0x504, 9, Cause::Timer), NEAR),
                 (at(1000, 0x500, 7, Cause::Breakpoint), Action::Landed),
             ],
         );
-        assert_eq!((landing.cost().exits, landing.cost().arms, landing.cost().stale), (5, 2, 0));
+        assert_eq!((landing.cost().exits, landing.cost().arms, landing.cost().stale), (6, 2, 0));
     }
 
     #[test]

@@ -108,6 +108,10 @@ impl<'a> ProofMachine<'a> {
         let ticks = entry.timer.unwrap_or(u64::MAX) >> shift;
         self.vmcs.write(fields::PREEMPTION_TIMER, u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
         self.prepare_breakpoint(entry.breakpoint);
+        if entry.resume {
+            let rflags = self.vmcs.read(fields::GUEST_RFLAGS) | RFLAGS_RF;
+            self.vmcs.write(fields::GUEST_RFLAGS, rflags);
+        }
         self.prepare_event(entry.inject);
         self.counters.arm(entry.arm);
         self.armed = entry.arm.map(|(counter, _)| counter);

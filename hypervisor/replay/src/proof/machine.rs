@@ -15,6 +15,8 @@ pub struct Entry {
     pub arm: Option<(Counter, u64)>,
     /// Instruction breakpoint in DR0, owned by the host.
     pub breakpoint: Option<u64>,
+    /// Set RF, so that the breakpoint does not hit at the instruction where the guest is.
+    pub resume: bool,
     /// Monitor Trap Flag.
     pub step: bool,
     /// VMX-preemption timer, in cycles of the time-stamp counter; the machine rounds up to what the timer can do.

@@ -383,11 +383,16 @@ impl<M: Machine> Prover<'_, M> {
                 entry.inject = inject.then_some(VECTOR);
                 // The same N as at the last boundary: an iteration of a REP, or an event just delivered.
                 let still = last.is_some_and(|last| last.n == point.n);
+                // A breakpoint on a REP hits before its first iteration, where RF was not yet the REP's own.
+                let breakpoint = match self.recorded.checked_sub(1).map(|before| self.marks[before]) {
+                    Some(before) if still && before.point.rip == point.rip => before.breakpoint,
+                    _ => exit.breakpoint_safe(),
+                };
                 *self.marks.get_mut(self.recorded).ok_or(Reason::TooLong)? = Mark {
                     point,
                     c: exit.c,
                     registers: exit.registers.hash(),
-                    breakpoint: exit.breakpoint_safe(),
+                    breakpoint,
                     hazard: still || exit.sti || !exit.breakpoint_safe(),
                     inject,
                 };
@@ -500,7 +505,7 @@ impl<M: Machine> Prover<'_, M> {
         let mut cause = Cause::Start;
         loop {
             let mut entry = self.disturbed(under);
-            match landing.next(&seen(&exit, cause)) {
+            match landing.next(&seen(&exit, cause, inject.is_some())) {
                 Action::Landed => break,
                 Action::Failed(failure) => {
                     return Err(Reason::Landing { target: mark.point, failure, under });
@@ -508,8 +513,9 @@ impl<M: Machine> Prover<'_, M> {
                 Action::RunToOverflow { counter, at } => {
                     entry.arm = Some((counter, at - counted(&exit, counter)))
                 }
-                Action::RunToBreakpoint { rip, counter, guard } => {
+                Action::RunToBreakpoint { rip, resume, counter, guard } => {
                     entry.breakpoint = Some(rip);
+                    entry.resume = resume;
                     entry.arm = Some((counter, guard - counted(&exit, counter)));
                 }
                 Action::Step => entry.step = true,
@@ -568,7 +574,7 @@ const fn cause_of(why: Why) -> Cause {
     }
 }
 
-fn seen(exit: &Exit, cause: Cause) -> Seen {
+fn seen(exit: &Exit, cause: Cause, injecting: bool) -> Seen {
     Seen {
         n: exit.n,
         c: exit.c,
@@ -576,7 +582,7 @@ fn seen(exit: &Exit, cause: Cause) -> Seen {
         rcx: exit.registers.rcx(),
         registers: exit.registers.hash(),
         cause,
-        delivering: exit.delivering,
+        delivering: exit.delivering || injecting,
         breakpoint_free: exit.breakpoint_free,
     }
 }

@@ -451,6 +451,10 @@ impl Machine for Sim {
             assert!(!self.state.sti && !self.state.mov_ss, "injected into a shadow");
             self.state.event = Some(vector);
         }
+        if entry.resume {
+            assert!(entry.breakpoint.is_some() && entry.inject.is_none() && self.state.event.is_none());
+            self.state.resume = true;
+        }
         let why = self.run(entry);
         self.exit(why)
     }
