@@ -1,0 +1,155 @@
+//! The image that boots an unmodified Linux with our checks (`tests/linux`) as its first program.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::cpio::Archive;
+use crate::linux::Linux;
+use crate::run::{Cmd, find_program};
+use crate::verbs::build::cargo;
+use crate::{fetch, linux, paths, ui};
+
+/// The target triple of the checks.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Memory that Linux, KVM and the checks want, MiB.
+pub const MEMORY_MIB: u32 = 512;
+/// Kernel modules that the checks insert, in this order. A kernel that has one built in has no file for it.
+const MODULES: &[&str] = &["irqbypass", "kvm", "kvm-intel"];
+/// What the kernel is told: console, no use of the counters by itself, an error ends the run.
+const COMMAND_LINE: &str = "console=ttyS0,115200 quiet loglevel=1 nmi_watchdog=0 nokaslr panic=-1 oops=panic";
+
+/// An ISO image of the current kernel package with the checks, in `out/iso`. `words` go to the kernel's command line.
+///
+/// # Errors
+/// When the kernel cannot be had, the checks do not compile, or GRUB's tools fail.
+pub fn iso(words: &str) -> Result<PathBuf> {
+    let linux = linux::kernel()?;
+    let step = ui::step("build the checks that run in Linux");
+    let init = checks()?;
+    let initramfs = initramfs(&fs::read(&init)?, &modules(&linux.tree)?);
+    step.done();
+    let command_line = format!("{COMMAND_LINE} {words}");
+    let file = file(&linux, &initramfs, &command_line)?;
+    if !file.is_file() {
+        linux::iso(&file, &linux, &initramfs, command_line.trim())?;
+    }
+    Ok(file)
+}
+
+/// Where the image of these contents is.
+fn file(linux: &Linux, initramfs: &[u8], command_line: &str) -> Result<PathBuf> {
+    let mut hash = Sha256::new();
+    hash.update(&linux.package);
+    hash.update(command_line);
+    hash.update(initramfs);
+    let dir = paths::out_dir()?.join("iso");
+    fs::create_dir_all(&dir)?;
+    Ok(dir.join(format!("linux-{}.iso", fetch::hex(&hash.finalize()[..8]))))
+}
+
+/// Builds the checks, linked statically.
+fn checks() -> Result<PathBuf> {
+    // The same program wherever it is built: no paths of this machine in it, no symbols.
+    let remap = format!("--remap-path-prefix={}=/lockstep", paths::root().display());
+    let flags = ["-C", "target-feature=+crt-static", "-C", "strip=symbols", &remap].join("\x1f");
+    cargo(["build", "--release", "-p", "linux-checks", "--target", TARGET])
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        .check()?;
+    Ok(paths::target_dir().join(TARGET).join("release/linux-checks"))
+}
+
+/// The initial file system: the checks as `/init`, a console, the modules.
+fn initramfs(init: &[u8], modules: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut archive = Archive::new()
+        .directory("dev")
+        .character_device("dev/console", 5, 1)
+        .directory("proc")
+        .directory("sys")
+        .directory("modules")
+        .program("init", init);
+    for (name, bytes) in modules {
+        archive = archive.file(&format!("modules/{name}.ko"), bytes);
+    }
+    archive.finish()
+}
+
+/// The wanted modules of the package, unpacked.
+fn modules(tree: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut found = Vec::new();
+    for name in MODULES {
+        if let Some(file) = find(tree, name)? {
+            found.push(((*name).to_owned(), contents(&file)?));
+        }
+    }
+    Ok(found)
+}
+
+/// The file of a module, plain or compressed, anywhere below `dir`.
+fn find(dir: &Path, module: &str) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            if let Some(file) = find(&path, module)? {
+                return Ok(Some(file));
+            }
+        } else if is_module(&entry.file_name().to_string_lossy(), module) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Is this file name that of the module? Dashes and underscores are the same; it may be compressed.
+fn is_module(file: &str, module: &str) -> bool {
+    let Some((stem, rest)) = file.split_once(".ko") else { return false };
+    stem.replace('_', "-") == module && matches!(rest, "" | ".xz" | ".zst" | ".gz")
+}
+
+/// The module's bytes.
+fn contents(file: &Path) -> Result<Vec<u8>> {
+    let tool = match file.extension().and_then(|e| e.to_str()) {
+        Some("xz") => "xz",
+        Some("zst") => "zstd",
+        Some("gz") => "gzip",
+        _ => return fs::read(file).with_context(|| format!("cannot read {}", file.display())),
+    };
+    if find_program(tool).is_none() {
+        bail!("{} is compressed; install `{tool}` to unpack it", file.display());
+    }
+    let plain = paths::out_dir()?.join(format!("module-{}.ko", std::process::id()));
+    let command = format!("{tool} -dc {:?} > {:?}", file.display().to_string(), plain.display().to_string());
+    Cmd::new("sh").args(["-c", &command]).check()?;
+    let bytes = fs::read(&plain)?;
+    fs::remove_file(&plain)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_are_known_by_any_spelling() {
+        assert!(is_module("kvm-intel.ko", "kvm-intel"));
+        assert!(is_module("kvm_intel.ko.xz", "kvm-intel"));
+        assert!(is_module("kvm.ko.zst", "kvm"));
+        assert!(!is_module("kvm-intel.ko", "kvm"));
+        assert!(!is_module("kvm.ko.sig", "kvm"));
+        assert!(!is_module("kvm", "kvm"));
+    }
+
+    #[test]
+    fn the_same_contents_make_the_same_archive() {
+        let modules = [("kvm".to_owned(), vec![1, 2, 3])];
+        let archive = initramfs(b"program", &modules);
+        assert_eq!(archive, initramfs(b"program", &modules));
+        let text = String::from_utf8_lossy(&archive).into_owned();
+        for name in ["init\0", "modules/kvm.ko\0", "dev/console\0"] {
+            assert!(text.contains(name), "{name:?}");
+        }
+    }
+}
