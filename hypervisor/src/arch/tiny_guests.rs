@@ -41,6 +41,8 @@ blobs! {
     write = check_write..check_write_end;
     /// Executes CPUID as often as ESI says.
     cpuid = check_cpuid..check_cpuid_end;
+    /// Writes a port, writes and reads a MSR.
+    bitmaps = check_bitmaps..check_bitmaps_end;
     /// Takes an interrupt once it lets it.
     interrupt = check_interrupt..check_interrupt_end;
 }

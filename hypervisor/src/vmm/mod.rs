@@ -7,6 +7,7 @@ pub mod setup;
 pub mod tables;
 pub mod tiny_guest;
 pub mod trial;
+pub mod virtual_processor;
 pub mod vm;
 
 use crate::arch::cpu::{self, ExitCode};

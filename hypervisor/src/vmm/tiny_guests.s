@@ -258,6 +258,19 @@ hostile_idtr:
     hlt
     guest_end check_cpuid
 
+    guest check_bitmaps                           # a port and a MSR that may be passed through
+    xorl %eax, %eax
+    outb %al, $0x80
+    movl $0xc0000084, %ecx
+    movl $0x200, %eax
+    xorl %edx, %edx
+    wrmsr
+    xorl %eax, %eax
+    rdmsr
+    movl %eax, 0x600
+    hlt
+    guest_end check_bitmaps
+
     guest check_interrupt                         # takes vector 20h once it lets it
     lgdtl check_gdtr - check_interrupt + 0x8000
     lidtl check_idtr - check_interrupt + 0x8000

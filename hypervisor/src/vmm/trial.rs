@@ -18,15 +18,22 @@ use vmx::caps::Capabilities;
 use vmx::controls;
 use vmx::ept::Permissions;
 use vmx::exit::{Exit, reason_name};
-use vmx::fields::{self, VmcsRead};
-use vmx::guest_state::GuestState;
+use vmx::fields::{self, VmcsRead, VmcsWrite};
+use vmx::guest_state::{DR7_RESET, GuestState};
 use vmx::inject::{Blocked, Event, EventKind};
+use vmx::msr_bitmap::Intercept;
 
 /// Ticks of the preemption timer that a guest may run for after each entry.
 const TICKS: u32 = 2_000_000;
 
 /// Microseconds until the host's timer interrupts a running guest.
 const TIMER_MICROS: u64 = 200;
+
+/// The port that delays, and does nothing else.
+const DELAY_PORT: u16 = 0x80;
+
+/// IA32_FMASK, which nobody but a guest uses.
+const FMASK: u32 = 0xc000_0084;
 
 /// The page of the guest's stack, which begins at 7000h downwards.
 const STACK_PAGE: u64 = 0x6000;
@@ -193,7 +200,9 @@ fn report(what: &str, error: &dyn Display) -> &'static str {
 
 type Check = fn(&mut Vm, &mut Active<'_>) -> Result<(), &'static str>;
 
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, Check); 9] = [
+    ("bitmaps", bitmaps),
+    ("breakpoint", breakpoint),
     ("exit-cost", exit_cost),
     ("host-interrupt", host_interrupt),
     ("host-nmi", host_nmi),
@@ -363,4 +372,47 @@ fn delivery_without_stack(vm: &mut Vm, on: &mut Active<'_>, event: Event) -> Res
     vm.map(STACK_PAGE, 4096).map_err(|_| "mapping failed")?;
     let stop = vcpu::run(on, &mut TinyMachine::default());
     expect(stop == Stop::Halted, "the guest did not halt")
+}
+
+/// A port and a MSR whose bits are clear in the bitmaps reach the processor itself; with the bits set they exit.
+fn bitmaps(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
+    let mut exits_with = |passed: bool| {
+        prepare(vm, on, tiny_guests::bitmaps());
+        on.intercept_port(DELAY_PORT, !passed);
+        on.intercept_msr(FMASK, if passed { Intercept::NONE } else { Intercept::BOTH });
+        let mut count = 1;
+        while let Ok(exit) = on.enter() {
+            match exit {
+                Exit::Io(_) | Exit::Rdmsr | Exit::Wrmsr => on.skip_instruction(),
+                _ => break,
+            }
+            count += 1;
+        }
+        on.intercept_port(DELAY_PORT, true);
+        on.intercept_msr(FMASK, Intercept::NONE);
+        (count, word(vm, 0x600))
+    };
+    expect(
+        exits_with(true) == (1, 0x200),
+        "passed through: not only HLT exits, or the MSR does not hold its value",
+    )?;
+    expect(exits_with(false).0 == 4, "intercepted: not all of OUT, WRMSR, RDMSR and HLT exit")
+}
+
+/// A breakpoint of the hypervisor stops the guest before the instruction it is on.
+fn breakpoint(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
+    const SECOND: u64 = tiny_guest::LOAD + 10;
+    const DR7_FIRST: u64 = 0x401;
+    prepare(vm, on, tiny_guests::write());
+    on.vmcs_mut().write(fields::EXCEPTION_BITMAP, 1 << 1);
+    on.set_breakpoints([SECOND, 0, 0, 0], DR7_FIRST);
+    let exit = on.enter();
+    on.vmcs_mut().write(fields::EXCEPTION_BITMAP, 0);
+    on.set_breakpoints([0; 4], DR7_RESET);
+    let Ok(Exit::Exception(exception)) = exit else { return Err("no exception") };
+    expect(exception.event.vector == 1 && exception.qualification & 0xf == 1, "not the first breakpoint")?;
+    expect(on.vmcs().read(fields::GUEST_RIP) == SECOND, "stopped elsewhere")?;
+    expect(word(vm, 0x9ff0) == 0x1234_5678 && word(vm, 0x600) == 0, "stopped too early or too late")?;
+    let stop = vcpu::run(on, &mut TinyMachine::default());
+    expect(stop == Stop::Halted && word(vm, 0x600) == 0x1234_5678, "the guest does not go on")
 }

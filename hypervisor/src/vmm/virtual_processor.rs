@@ -1,0 +1,397 @@
+//! A virtual processor: its VMCS, its registers, one entry and the exit from it. The loop around it is `vcpu`.
+
+use super::setup;
+use super::vm::Vm;
+use crate::arch::physical::Pages;
+use crate::arch::vmenter::{self, Registers};
+use crate::arch::vmx::{self as processor, Loaded};
+use crate::arch::{paging, percpu};
+use crate::events::Event as Noted;
+use crate::memory::{FRAME, OutOfFrames, Zone};
+use core::fmt;
+use core::sync::atomic::{AtomicU16, Ordering};
+use vmx::caps::Capabilities;
+use vmx::controls::{self, Control, Controls, Refusal};
+use vmx::errors::VmFail;
+use vmx::exit::{Exit, REASON_NAMES, Reason};
+use vmx::fields::{self, VmcsRead, VmcsWrite};
+use vmx::guest_state::{self, BrokenRule, Context, GuestState, bits};
+use vmx::inject::{self, Event, Interruptibility, Readiness};
+use vmx::instructions::CurrentVmcs;
+use vmx::msr_bitmap::{self, Intercept};
+use vmx::{io_bitmap, requirements};
+
+/// MSRs that VM entries and exits swap, so that the guest may use them directly: IA32_SYSENTER_CS, ESP and EIP, IA32_PAT,
+/// IA32_FS_BASE and IA32_GS_BASE.
+const OWN_MSRS: [u32; 6] = [0x174, 0x175, 0x176, 0x277, 0xc000_0100, 0xc000_0101];
+
+/// The next VPID to give out. 0 is the host.
+static NEXT_VPID: AtomicU16 = AtomicU16::new(1);
+
+/// Why a virtual processor cannot be made.
+#[derive(Clone, Copy, Debug)]
+pub enum VcpuError {
+    /// No memory.
+    Memory(OutOfFrames),
+    /// A control.
+    Control(Refusal),
+    /// A VMX instruction failed.
+    Vmx(VmFail),
+    /// All 65,535 VPIDs are given out.
+    Vpids,
+}
+
+impl fmt::Display for VcpuError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(error) => write!(f, "virtual processor: {error}"),
+            Self::Control(refusal) => write!(f, "virtual processor: {refusal}"),
+            Self::Vmx(error) => write!(f, "virtual processor: {error}"),
+            Self::Vpids => f.write_str("virtual processor: no VPID left"),
+        }
+    }
+}
+
+/// A virtual processor at rest.
+pub struct Vcpu {
+    /// The registers that the VMCS does not hold.
+    pub registers: Registers,
+    caps: Capabilities,
+    region: Pages,
+    msr_bitmap: Pages,
+    io_bitmap: Pages,
+    controls: Controls,
+    vpid: u16,
+    launched: bool,
+    breakpoints: [u64; 4],
+    guest_msrs: [u64; processor::GUEST_MSRS.len()],
+    task_priority: u64,
+    counts: [u64; REASON_NAMES.len()],
+    exits: u64,
+}
+
+impl Vcpu {
+    /// A virtual processor for this guest. Every port, every MSR and every instruction that could bring in something from
+    /// outside exits. It has no state yet: see [`Active::set_state`].
+    ///
+    /// # Errors
+    /// See [`VcpuError`].
+    pub fn new(vm: &Vm, caps: &Capabilities) -> Result<Self, VcpuError> {
+        let pages = |count| Pages::take(count, FRAME, Zone::Any).map_err(VcpuError::Memory);
+        let mut vcpu = Self {
+            registers: Registers::default(),
+            caps: *caps,
+            region: pages(1)?,
+            msr_bitmap: pages(1)?,
+            io_bitmap: pages(2)?,
+            controls: requirements::guest_controls(caps).map_err(VcpuError::Control)?,
+            vpid: new_vpid()?,
+            launched: false,
+            breakpoints: [0; 4],
+            guest_msrs: [0; processor::GUEST_MSRS.len()],
+            task_priority: 0,
+            counts: [0; REASON_NAMES.len()],
+            exits: 0,
+        };
+        vcpu.msr_bitmap.bytes_mut().fill(msr_bitmap::ALL);
+        vcpu.io_bitmap.bytes_mut().fill(io_bitmap::ALL);
+        processor::initialize_vmcs(caps, &mut vcpu.region).map_err(VcpuError::Vmx)?;
+        let mut active = vcpu.load().map_err(VcpuError::Vmx)?;
+        active.write_constants(vm.ept_pointer());
+        for number in OWN_MSRS.into_iter().chain(processor::GUEST_MSRS) {
+            active.intercept_msr(number, Intercept::NONE);
+        }
+        drop(active);
+        Ok(vcpu)
+    }
+
+    /// Makes it current on this processor.
+    ///
+    /// # Errors
+    /// VMfail.
+    ///
+    /// # Panics
+    /// Another one is current on this processor.
+    pub fn load(&mut self) -> Result<Active<'_>, VmFail> {
+        let loaded = processor::load_vmcs(&self.region)?;
+        self.launched = false;
+        self.registers.forget_host();
+        processor::invalidate_vpid(self.vpid);
+        processor::set_breakpoint_addresses(self.breakpoints);
+        processor::load_guest_msrs(self.guest_msrs);
+        let mut active = Active { vcpu: self, loaded };
+        let controls = active.vcpu.controls;
+        setup::write_host(active.vmcs_mut(), &processor::host_state(), &controls);
+        Ok(active)
+    }
+
+    /// Exits so far.
+    pub const fn exits(&self) -> u64 {
+        self.exits
+    }
+
+    /// Exits by basic reason; names are in [`REASON_NAMES`].
+    pub const fn counts(&self) -> &[u64; REASON_NAMES.len()] {
+        &self.counts
+    }
+}
+
+fn new_vpid() -> Result<u16, VcpuError> {
+    let next = |vpid: u16| vpid.checked_add(1);
+    NEXT_VPID.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).map_err(|_| VcpuError::Vpids)
+}
+
+/// A virtual processor that is current on this processor.
+pub struct Active<'a> {
+    vcpu: &'a mut Vcpu,
+    loaded: Loaded,
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.vcpu.guest_msrs = processor::save_guest_msrs();
+    }
+}
+
+impl Active<'_> {
+    /// The VMCS, to read.
+    #[inline]
+    pub const fn vmcs(&self) -> &CurrentVmcs {
+        self.loaded.vmcs()
+    }
+
+    /// The VMCS, to write.
+    #[inline]
+    pub const fn vmcs_mut(&mut self) -> &mut CurrentVmcs {
+        self.loaded.vmcs_mut()
+    }
+
+    /// General registers and CR2.
+    #[inline]
+    pub const fn registers(&self) -> &Registers {
+        &self.vcpu.registers
+    }
+
+    /// General registers and CR2, to write.
+    #[inline]
+    pub const fn registers_mut(&mut self) -> &mut Registers {
+        &mut self.vcpu.registers
+    }
+
+    fn write_constants(&mut self, ept: u64) {
+        let Active { vcpu, loaded } = self;
+        let pointers = setup::Pointers {
+            msr_bitmap: &vcpu.msr_bitmap,
+            io_bitmap: &vcpu.io_bitmap,
+            ept,
+            vpid: vcpu.vpid,
+            controls: &vcpu.controls,
+        };
+        setup::write_controls(loaded.vmcs_mut(), &vcpu.controls);
+        setup::write_execution(loaded.vmcs_mut(), &pointers);
+    }
+
+    /// Sets the whole guest state. The host's bits of CR0 and CR4 are added, and the guest keeps seeing its own.
+    pub fn set_state(&mut self, state: &GuestState) {
+        let mut real = *state;
+        real.cr0 = state.cr0 & !setup::CR0_OWNED | setup::CR0_FORCED;
+        real.cr4 = state.cr4 & !setup::CR4_OWNED | setup::CR4_FORCED;
+        let counters = self.vcpu.controls.has(controls::ENTRY_LOAD_PERF_GLOBAL_CTRL);
+        real.store(self.vmcs_mut(), counters);
+        self.vmcs_mut().write(fields::CR0_READ_SHADOW, state.cr0);
+        self.vmcs_mut().write(fields::CR4_READ_SHADOW, state.cr4);
+        self.set(controls::IA32E_MODE_GUEST, state.efer & bits::EFER_LMA != 0);
+    }
+
+    /// The guest state as the VMCS has it, host's bits and all.
+    pub fn state(&self) -> GuestState {
+        GuestState::load(self.vmcs(), self.vcpu.controls.has(controls::ENTRY_LOAD_PERF_GLOBAL_CTRL))
+    }
+
+    /// Names the rule that an entry now would break.
+    ///
+    /// # Errors
+    /// The rule.
+    pub fn check_entry(&self) -> Result<(), BrokenRule> {
+        let mut controls = self.vcpu.controls;
+        let long = self.vmcs().read(fields::ENTRY_CONTROLS) & 1 << controls::IA32E_MODE_GUEST.bit != 0;
+        // The bit may be both 1 and 0 on every processor with 64-bit mode.
+        let _ = match long {
+            true => controls.set(controls::IA32E_MODE_GUEST, &self.vcpu.caps),
+            false => controls.clear(controls::IA32E_MODE_GUEST, &self.vcpu.caps),
+        };
+        let info = self.vmcs().read(fields::ENTRY_INTERRUPTION_INFO);
+        let context = Context {
+            controls: &controls,
+            caps: &self.vcpu.caps,
+            physical_bits: paging::features().physical_bits,
+            event: Event::from_words(info, || 0, || 1),
+        };
+        guest_state::check_entry(&self.state(), &context)
+    }
+
+    /// Switches a control.
+    ///
+    /// # Panics
+    /// The processor does not let it: what is switched is among the requirements.
+    pub fn set(&mut self, control: Control, on: bool) {
+        let Active { vcpu, loaded } = self;
+        let long = loaded.vmcs().read(fields::ENTRY_CONTROLS) & 1 << controls::IA32E_MODE_GUEST.bit != 0;
+        // Exits store EFER.LMA into the entry controls, so the VMCS knows better than we do.
+        let follow = vcpu.switch(controls::IA32E_MODE_GUEST, long);
+        follow.and_then(|()| vcpu.switch(control, on)).unwrap_or_else(|refusal| panic!("{refusal}"));
+        setup::write_word(loaded.vmcs_mut(), &vcpu.controls, control.word);
+    }
+
+    /// Lets the guest run for so many ticks of the VMX-preemption timer after each entry; None: without limit.
+    pub fn set_preemption_timer(&mut self, ticks: Option<u32>) {
+        self.set(controls::ACTIVATE_PREEMPTION_TIMER, ticks.is_some());
+        self.vmcs_mut().write(fields::PREEMPTION_TIMER, ticks.unwrap_or(0));
+    }
+
+    /// Breakpoints of the hypervisor: DR0 to DR3, and DR7 while the guest runs.
+    pub fn set_breakpoints(&mut self, addresses: [u64; 4], dr7: u64) {
+        self.vcpu.breakpoints = addresses;
+        processor::set_breakpoint_addresses(addresses);
+        self.vmcs_mut().write(fields::GUEST_DR7, dr7);
+    }
+
+    /// Decides which accesses of a MSR exit. MSRs outside the bitmaps' ranges always do.
+    pub fn intercept_msr(&mut self, number: u32, intercept: Intercept) {
+        // What lies outside is documented to exit.
+        let _ = msr_bitmap::set(self.vcpu.msr_bitmap.bytes_mut(), number, intercept);
+    }
+
+    /// Decides whether accesses of a port exit.
+    pub fn intercept_port(&mut self, port: u16, exits: bool) {
+        io_bitmap::set(self.vcpu.io_bitmap.bytes_mut(), port, exits);
+    }
+
+    /// A general register by its number in instructions; RSP is in the VMCS.
+    pub fn read_general(&self, number: u8) -> u64 {
+        match number {
+            4 => self.vmcs().read(fields::GUEST_RSP),
+            _ => self.vcpu.registers.gpr[usize::from(number & 15)],
+        }
+    }
+
+    /// Sets the low `size` bytes of a general register as an instruction does: 4 bytes clear the upper half.
+    pub fn write_general(&mut self, number: u8, size: u8, value: u64) {
+        let old = self.read_general(number);
+        let new = match size {
+            8 => value,
+            4 => value & 0xffff_ffff,
+            _ => old & !0xffff | value & 0xffff,
+        };
+        match number {
+            4 => self.vmcs_mut().write(fields::GUEST_RSP, new),
+            _ => self.vcpu.registers.gpr[usize::from(number & 15)] = new,
+        }
+    }
+
+    /// The guest's CR8.
+    pub fn task_priority(&mut self) -> &mut u64 {
+        &mut self.vcpu.task_priority
+    }
+
+    /// Drops the translations that the guest's linear addresses have.
+    pub fn flush(&mut self) {
+        processor::invalidate_vpid(self.vcpu.vpid);
+    }
+
+    /// What decides whether an event can be injected now.
+    pub fn readiness(&self) -> Readiness {
+        Readiness::read(self.vmcs())
+    }
+
+    /// Has the next entry deliver an event. Whether it may is [`Active::readiness`]'s word.
+    #[inline]
+    pub fn inject(&mut self, event: Event) {
+        event.inject(self.vmcs_mut());
+    }
+
+    /// One VM entry and the exit from it, decoded. Counts it, notes it in the event ring, and puts an event back whose
+    /// delivery it interrupted. Serves nobody: see [`serve_host`].
+    ///
+    /// # Errors
+    /// VMfail: the guest was not entered.
+    #[inline]
+    pub fn enter(&mut self) -> Result<Exit, VmFail> {
+        let Active { vcpu, loaded } = self;
+        vmenter::enter(loaded.vmcs_mut(), &mut vcpu.registers, vcpu.launched)?;
+        vcpu.launched = true;
+        let vmcs = loaded.vmcs_mut();
+        let reason = Reason(vmcs.read(fields::EXIT_REASON));
+        vcpu.exits += 1;
+        if let Some(count) = vcpu.counts.get_mut(usize::from(reason.basic())) {
+            *count += 1;
+        }
+        percpu::record(Noted::VmExit { reason: reason.basic(), rip: vmcs.read(fields::GUEST_RIP) });
+        let exit = Exit::decode_reason(reason, vmcs);
+        if !reason.entry_failed() {
+            settle_delivery(vmcs, &exit);
+        }
+        Ok(exit)
+    }
+
+    /// Moves RIP past the instruction that exited, as if it had been executed: shadows end, and a single-stepping guest
+    /// gets its trap.
+    #[inline]
+    pub fn skip_instruction(&mut self) {
+        let vmcs = self.vmcs_mut();
+        let length = u64::from(vmcs.read(fields::EXIT_INSTRUCTION_LENGTH));
+        let rip = vmcs.read(fields::GUEST_RIP).wrapping_add(length);
+        let long = vmcs.read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0;
+        vmcs.write(fields::GUEST_RIP, if long { rip } else { rip & 0xffff_ffff });
+        let shadow = Interruptibility::STI | Interruptibility::MOV_SS;
+        let state = vmcs.read(fields::GUEST_INTERRUPTIBILITY);
+        if state & shadow != 0 {
+            vmcs.write(fields::GUEST_INTERRUPTIBILITY, state & !shadow);
+        }
+        const TF_RF: u64 = bits::RFLAGS_TF | 1 << 16;
+        let rflags = vmcs.read(fields::GUEST_RFLAGS);
+        if rflags & TF_RF != 0 {
+            after_flagged_instruction(vmcs, rflags);
+        }
+    }
+}
+
+impl Vcpu {
+    fn switch(&mut self, control: Control, on: bool) -> Result<(), Refusal> {
+        match on {
+            true => self.controls.set(control, &self.caps),
+            false => self.controls.clear(control, &self.caps),
+        }
+    }
+}
+
+/// The instruction that was skipped had TF or RF set: RF ends, TF makes a pending single-step trap.
+#[cold]
+fn after_flagged_instruction(vmcs: &mut CurrentVmcs, rflags: u64) {
+    const RF: u64 = 1 << 16;
+    const BTF: u64 = 1 << 1;
+    const PENDING_STEP: u64 = 1 << 14;
+    vmcs.write(fields::GUEST_RFLAGS, rflags & !RF);
+    if rflags & bits::RFLAGS_TF != 0 && vmcs.read(fields::GUEST_DEBUGCTL) & BTF == 0 {
+        let pending = vmcs.read(fields::GUEST_PENDING_DEBUG);
+        vmcs.write(fields::GUEST_PENDING_DEBUG, pending | PENDING_STEP);
+    }
+}
+
+/// Puts an interrupted delivery back, and blocks NMIs again where an IRET will be repeated.
+#[inline]
+fn settle_delivery(vmcs: &mut CurrentVmcs, exit: &Exit) {
+    let delivering = inject::interrupted_delivery(vmcs);
+    if let Some(event) = delivering {
+        inject::reinject(event, vmcs);
+    }
+    let (unblocked, vector) = match exit {
+        Exit::EptViolation(violation) => (violation.nmi_unblocked, None),
+        Exit::Exception(exception) => (exception.nmi_unblocked, Some(exception.event.vector)),
+        _ => return,
+    };
+    if inject::block_nmis_again(unblocked, vector, delivering) {
+        let state = vmcs.read(fields::GUEST_INTERRUPTIBILITY);
+        vmcs.write(fields::GUEST_INTERRUPTIBILITY, state | Interruptibility::NMI);
+    }
+}
