@@ -20,6 +20,9 @@
 // executed retires and belongs to the side whose configuration is in force.
 bx_perfmon_t perfmon;
 
+// the instruction loop has to look: an overflow, a PMI or a speculation is near
+#define PERFMON_NEAR __builtin_expect(BX_CPU_THIS_PTR icount >= BX_CPU_THIS_PTR perfmon.deadline, 0)
+
 BX_SMF void   perfmon_reset(void);
 BX_SMF void   perfmon_sync(unsigned current);
 BX_SMF void   perfmon_set_deadline(void);

@@ -340,7 +340,8 @@ void bx_perfmon_t::leave_rep(Bit64u icount)
   if (lockstep_knobs()->undercount_rep) rep_split_rip = rep_rip;
 }
 
-#define REPEAT(iterations) {                                                    \
+#define REPEAT(rep, iterations) {                                               \
+  if (! (rep)) { iterations(i, execute); return; }                              \
   PM.in_rep = true;                                                             \
   PM.rep_start = BX_CPU_THIS_PTR icount;                                        \
   PM.rep_rip = BX_CPU_THIS_PTR prev_rip;                                        \
@@ -359,12 +360,12 @@ void bx_perfmon_t::leave_rep(Bit64u icount)
 
 void BX_CPP_AttrRegparmN(2) BX_CPU_C::repeat(bxInstruction_c *i, BxRepIterationPtr_tR execute)
 {
-  REPEAT(repeat_iterations);
+  REPEAT(i->repUsedL(), repeat_iterations);
 }
 
 void BX_CPP_AttrRegparmN(2) BX_CPU_C::repeat_ZF(bxInstruction_c *i, BxRepIterationPtr_tR execute)
 {
-  REPEAT(repeat_ZF_iterations);
+  REPEAT(i->lockRepUsedValue() >= 2, repeat_ZF_iterations);
 }
 
 //
