@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, value_name = "WORDS", default_value = "")]
     words: String,
     /// Processors
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     cpus: u32,
 }
 
