@@ -498,15 +498,15 @@ pub const ALDER_LAKE_N: Machine = Machine {
     ],
 };
 
-/// Bochs 3.0, model corei7_skylake_x with the project's performance counters (computed from its source).
+/// Bochs 3.0, model corei7_skylake_x with the project's performance counters, as a kernel reads it there.
 pub const BOCHS: Machine = Machine {
     name: "Bochs corei7_skylake_x",
-    leaf1: [0x5_0654, 0x800, 0x77fa_f3bf, 0xbfeb_fbff],
-    leaf7: [0x0, 0xd39f_fffb, 0x0, 0x0],
-    leaf_a: [0x0730_0404, 0x0, 0x0, 0x603],
+    leaf1: [0x5_0654, 0x1_0800, 0x77fa_f22b, 0x1f8b_fbff],
+    leaf7: [0x0, 0xd19f_27eb, 0x0, 0x0],
+    leaf_a: [0x0730_0405, 0x58, 0x7, 0x8603],
     leaf_1a: 0x0,
     msrs: &[
-        (0x480, 0xda_1000_0000_002b),
+        (0x480, 0xd8_1000_0000_002b),
         (0x481, 0xff_0000_0016),
         (0x482, 0xfff9_fffe_0401_e172),
         (0x483, 0x407f_ffff_0003_6dff),
