@@ -63,7 +63,7 @@ impl Form {
     /// The long form.
     #[must_use]
     pub const fn long(seed: u64) -> Self {
-        Self { seed, runs: 8, landings: 1000, steps: 3000, overflows: 500 }
+        Self { seed, runs: 3, landings: 1000, steps: 3000, overflows: 500 }
     }
 
     /// Room for marks that a recording needs.
