@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -26,6 +27,9 @@ const COMMAND_LINE: &str = "console=ttyS0,115200 quiet loglevel=1 nmi_watchdog=0
 /// # Errors
 /// When the kernel cannot be had, the checks do not compile, or GRUB's tools fail.
 pub fn iso(words: &str) -> Result<PathBuf> {
+    // Several tests of one program may want it at once: one downloads and builds, the others find it done.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock();
     let linux = linux::kernel()?;
     let step = ui::step("build the checks that run in Linux");
     let init = checks()?;
