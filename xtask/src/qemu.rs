@@ -18,6 +18,8 @@ use crate::{paths, ui};
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
+/// How a run ended that looks like a power-off and is none.
+const TRIPLE_FAULT: &str = "a triple fault: a crash, or a restart by way of one";
 /// How often the console is looked at.
 const POLL: Duration = Duration::from_millis(50);
 /// The port by which the kernel ends a run, and its width (QEMU's isa-debug-exit).
@@ -356,7 +358,7 @@ fn decode(status: Option<i32>, log: &str, out: &str) -> Exit {
         Some(35) => Exit::Panic,
         Some(37) => Exit::Failed,
         Some(39) => Exit::Refused,
-        Some(0) if log.contains("Triple fault") => Exit::Emulator("triple fault".into()),
+        Some(0) if log.contains("Triple fault") => Exit::Emulator(TRIPLE_FAULT.into()),
         Some(0) => Exit::PowerOff,
         // 1 is QEMU's own failure; the exit port gives 1 only for a code of 0, which nobody writes.
         Some(code) if code % 2 == 1 && code > 1 => Exit::Code(code as u32 >> 1),
@@ -501,7 +503,7 @@ mod tests {
         assert_eq!(decode(Some(39), "", ""), Exit::Refused);
         assert_eq!(decode(Some(5), "", ""), Exit::Code(2));
         assert_eq!(decode(Some(0), "CPU Reset (CPU 0)", ""), Exit::PowerOff);
-        assert_eq!(decode(Some(0), "Triple fault\nCPU Reset", ""), Exit::Emulator("triple fault".into()));
+        assert_eq!(decode(Some(0), "Triple fault\nCPU Reset", ""), Exit::Emulator(TRIPLE_FAULT.into()));
         assert_eq!(
             decode(Some(1), "", "qemu: no such device\n"),
             Exit::Emulator("qemu: no such device".into())

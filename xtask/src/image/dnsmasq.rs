@@ -157,11 +157,12 @@ fn heading(what: &str, file: &str, dir: &str, interface: &str, address: Address)
          except-interface=lo\n\
          bind-interfaces\n\
          \n\
-         # No name service; no other configuration; leases only matter while machines boot.\n\
+         # No name service; leases only matter while machines boot; in no other dnsmasq's way.\n\
          port=0\n\
          no-hosts\n\
          no-resolv\n\
          leasefile-ro\n\
+         pid-file\n\
          log-dhcp\n\
          \n\
          enable-tftp\n\

@@ -45,12 +45,19 @@ const MENU: [Entry; 3] = [
     Entry { id: "debug", title: "Lockstep, debug log", words: "log=debug", config: true },
 ];
 
+/// The console for what is said before a menu is found. No `if` here: this part is read by a parser that has none, and
+/// goes on after an error (a machine without a serial port).
+const EARLY_CONSOLE: &str = "serial --unit=0 --speed=115200\n\
+     terminal_input serial console\n\
+     terminal_output serial console\n";
+
 /// What the loader image runs first: find the medium with our content, then its menu.
 pub fn early_for_medium(id: &str) -> String {
     format!(
         "search --no-floppy --file --set=root {}\n\
          set prefix=($root)/boot/grub\n\
          configfile ($root)/boot/grub/grub.cfg\n\
+         {EARLY_CONSOLE}\
          echo \"This medium has no /boot/grub/grub.cfg; write it again with cargo xtask image.\"\n\
          sleep 60\n",
         id_file(id)
@@ -71,11 +78,12 @@ pub fn early_for_network(server: Option<Ipv4Addr>) -> String {
         text += &format!(
             "set lockstep_dir={dir}\n\
              set prefix={dir}\n\
-             configfile {dir}/grub.cfg\n\
-             echo \"No grub.cfg at {dir} (this host: $net_default_mac $net_default_ip).\"\n"
+             configfile {dir}/grub.cfg\n"
         );
     }
-    text + "echo \"The TFTP server must offer the whole directory that cargo xtask image --pxe wrote.\"\n\
+    text + EARLY_CONSOLE
+        + "echo \"No grub.cfg (this host: $net_default_mac $net_default_ip; loaded from $cmdpath).\"\n\
+            echo \"The TFTP server must offer the whole directory that cargo xtask image --pxe wrote.\"\n\
             sleep 60\n\
             reboot\n"
 }

@@ -14,6 +14,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
 
@@ -205,7 +206,10 @@ fn config_file(
 }
 
 fn loaders(dir: &Path, server: Option<Ipv4Addr>) -> Result<Vec<PathBuf>> {
-    let work = paths::fresh_out_dir(&format!("pxe-work-{}", std::process::id()))?;
+    // Threads of one process, the tests for instance, write directories at the same time.
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let work = paths::fresh_out_dir(&format!("pxe-work-{}-{call}", std::process::id()))?;
     let early = grub::early_for_network(server);
     let files = vec![dir.join(BIOS_LOADER), dir.join(UEFI_LOADER)];
     loader::build(Kind::BiosNetwork, &early, &work, &files[0])?;
