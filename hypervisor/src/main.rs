@@ -14,6 +14,11 @@ mod symbols;
 
 #[cfg(target_os = "none")]
 mod arch;
+/// What the firmware's tests need of it.
+#[cfg(not(target_os = "none"))]
+mod arch {
+    pub mod acpi;
+}
 #[cfg(target_os = "none")]
 mod console;
 #[cfg(target_os = "none")]

@@ -1,6 +1,7 @@
 //! Every privileged instruction of the kernel: the only module, with `hal.rs` and the allocator, that holds unsafe
 //! code. Functions here are safe to call where the kernel's own invariants (stated at each SAFETY comment) hold.
 
+pub mod acpi;
 pub mod apic;
 pub mod backtrace;
 pub mod cpu;

@@ -1,7 +1,8 @@
 //! The FADT and the DSDT's \_S5: how to restart the machine and how to switch it off. ACPI specification 6.5, sections
 //! 5.2.9, 4.8.3 and 7.4.2.
 
-use super::{u16_at, u32_at, u64_at};
+use super::{u16_at, u32_at, vet};
+use acpi::address::{AddressSpace, GenericAddress};
 
 /// Where a register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,26 +58,24 @@ impl PowerOff {
 
 /// Physical address of the DSDT.
 pub fn dsdt_address(fadt: &[u8]) -> Option<u64> {
-    let wide = u64_at(fadt, 140).filter(|a| *a != 0);
-    wide.or_else(|| u32_at(fadt, 40).map(u64::from)).filter(|a| *a != 0)
+    vet::fadt(fadt).dsdt_address().ok().map(|address| address as u64)
 }
 
 /// The reset register, if the table says that it is supported.
 pub fn reset(fadt: &[u8]) -> Option<Reset> {
-    const SUPPORTED: u32 = 1 << 10;
-    if u32_at(fadt, 112)? & SUPPORTED == 0 {
-        return None;
-    }
-    Some(Reset { place: place(fadt.get(116..128)?)?, value: *fadt.get(128)? })
+    let fadt = vet::fadt(fadt);
+    let supported = { fadt.flags }.supports_system_reset_via_fadt();
+    let register = fadt.reset_register().ok().filter(|_| supported)?;
+    Some(Reset { place: place(register)?, value: fadt.reset_value })
 }
 
-/// A generic address structure (5.2.3.2).
-fn place(gas: &[u8]) -> Option<Place> {
-    let address = u64_at(gas, 4)?;
-    match gas[0] {
-        0 if address != 0 => Some(Place::Memory(address)),
-        1 => u16::try_from(address).ok().filter(|p| *p != 0).map(Place::Port),
-        2 if address >> 48 == 0 => Some(Place::Pci {
+/// A generic address (5.2.3.2), if it can be and we can get there.
+fn place(generic: GenericAddress) -> Option<Place> {
+    let address = generic.address;
+    match generic.address_space {
+        AddressSpace::SystemMemory if address != 0 => Some(Place::Memory(address)),
+        AddressSpace::SystemIo => port(address).map(Place::Port),
+        AddressSpace::PciConfigSpace if address >> 48 == 0 => Some(Place::Pci {
             device: u8::try_from(address >> 32 & 0xFFFF).ok().filter(|d| *d < 32)?,
             function: u8::try_from(address >> 16 & 0xFFFF).ok().filter(|f| *f < 8)?,
             offset: (address & 0xFFFF) as u16,
@@ -85,21 +84,23 @@ fn place(gas: &[u8]) -> Option<Place> {
     }
 }
 
+/// A port, if there can be such a one; port 0 is how tables say that there is none.
+fn port(address: u64) -> Option<u16> {
+    u16::try_from(address).ok().filter(|port| *port != 0)
+}
+
 /// How to switch off; `None` if the tables do not say it in a way that this function understands.
 pub fn power_off(fadt: &[u8], dsdt: &[u8]) -> Option<PowerOff> {
-    let control = |at: usize, wide_at: usize| {
-        let wide = fadt.get(wide_at..wide_at + 12).and_then(place);
-        let narrow = u32_at(fadt, at).and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0);
-        match wide {
-            Some(Place::Port(port)) => Some(port),
-            _ => narrow,
-        }
+    let fadt = vet::fadt(fadt);
+    // The wide field is the right one, unless it holds what we cannot use.
+    let control = |register: Option<GenericAddress>, narrow: u32| match register.and_then(place) {
+        Some(Place::Port(port)) => Some(port),
+        _ => port(narrow.into()),
     };
-    let port = u32_at(fadt, 48).and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0);
-    let enable = port.zip(fadt.get(52).copied().filter(|v| *v != 0));
+    let enable = port(fadt.smi_cmd_port.into()).zip(Some(fadt.acpi_enable).filter(|v| *v != 0));
     Some(PowerOff {
-        control_a: control(64, 172)?,
-        control_b: control(68, 184),
+        control_a: control(fadt.pm1a_control_block().ok(), fadt.pm1a_control_block)?,
+        control_b: control(fadt.pm1b_control_block().ok().flatten(), fadt.pm1b_control_block),
         sleep_type: sleep_type(dsdt)?,
         enable,
     })
@@ -144,6 +145,7 @@ mod tests {
 
     fn fadt(change: impl Fn(&mut [u8])) -> Vec<u8> {
         let mut t = table(b"FACP", &[0; 244 - 36]);
+        t[8] = 3;
         t[40..44].copy_from_slice(&0x7000u32.to_le_bytes());
         t[48..52].copy_from_slice(&0xB2u32.to_le_bytes());
         t[52] = 0xF1;
@@ -192,6 +194,9 @@ mod tests {
     fn the_dsdt_has_two_places() {
         assert_eq!(dsdt_address(&fadt(|_| ())), Some(0x7000));
         assert_eq!(dsdt_address(&fadt(|t| t[144] = 1)), Some(1 << 32));
+        let first_revision = fadt(|t| (t[8], t[144]) = (1, 1));
+        assert_eq!(dsdt_address(&first_revision), Some(0x7000), "wide fields came with revision 2");
+        assert_eq!(dsdt_address(&fadt(|t| t[144] = 1)[..147]), Some(0x7000), "the table ends in the field");
         assert_eq!(dsdt_address(&fadt(|t| t[40..44].fill(0))), None);
         assert_eq!(dsdt_address(&[0; 41]), None);
     }
@@ -210,6 +215,10 @@ mod tests {
         let off = power_off(&wide, S5).unwrap();
         assert_eq!((off.control_a, off.control_b, off.enable), (0x1804, Some(0x1904), None));
         assert_eq!(power_off(&fadt(|t| t[64..68].fill(0)), S5), None);
+        for unusable in [gas(0, 0xFED0_0000), gas(1, 0x1_0604), gas(0x0B, 0x604)] {
+            let off = power_off(&fadt(|t| t[172..184].copy_from_slice(&unusable)), S5).unwrap();
+            assert_eq!(off.control_a, 0x604, "{unusable:?}");
+        }
     }
 
     #[test]
@@ -239,7 +248,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_borne(fadt: Vec<u8>, dsdt: Vec<u8>) {
+        fn any_bytes_are_borne(fadt in proptest::collection::vec(any::<u8>(), 0..300), dsdt: Vec<u8>) {
             let _ = (reset(&fadt), dsdt_address(&fadt), power_off(&fadt, &dsdt));
         }
 

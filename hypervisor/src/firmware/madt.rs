@@ -1,7 +1,8 @@
 //! The MADT: processors and interrupt controllers. ACPI specification 6.5, section 5.2.12.
 
-use super::tables::HEADER;
-use super::{u16_at, u32_at, u64_at};
+use super::vet::VettedMadt;
+use crate::arch::acpi::{madt, madt_entries};
+use acpi::sdt::madt::MadtEntry;
 use heapless::Vec;
 
 /// Processors listed at most; the rest is counted in [`Madt::beyond`].
@@ -52,63 +53,48 @@ pub struct Madt {
     pub io_apics: Vec<IoApic, MAX_IO_APICS>,
     /// Interrupt source overrides.
     pub overrides: Vec<Override, MAX_OVERRIDES>,
-    /// Whether the list of entries ended with one whose length cannot be; what came before it is kept.
+    /// Whether the list of entries ended with one whose length cannot be, for what is left of the table or for its kind;
+    /// what came before it is kept.
     pub cut: bool,
 }
 
 impl Madt {
     /// Reads the table; `None` if it is shorter than its fixed part.
     pub fn parse(table: &[u8]) -> Option<Madt> {
+        let table = VettedMadt::new(table)?;
+        let fixed = madt(table);
         let mut madt = Madt {
-            local_apic: u32_at(table, HEADER)?.into(),
-            legacy_controllers: u32_at(table, HEADER + 4)? & 1 != 0,
+            local_apic: fixed.local_apic_address.into(),
+            legacy_controllers: fixed.supports_8259(),
+            cut: table.cut(),
             ..Default::default()
         };
-        let mut rest = &table[HEADER + 8..];
-        while let [kind, length, ..] = *rest {
-            if length < 2 || usize::from(length) > rest.len() {
-                madt.cut = true;
-                return Some(madt);
-            }
-            let (entry, after) = rest.split_at(length.into());
-            // An entry too short for its kind says nothing.
-            madt.cut |= madt.take(kind, entry).is_none();
-            rest = after;
-        }
-        madt.cut |= !rest.is_empty();
+        madt_entries(table).for_each(|entry| madt.take(entry));
         Some(madt)
     }
 
-    fn take(&mut self, kind: u8, entry: &[u8]) -> Option<()> {
-        match kind {
+    fn take(&mut self, entry: MadtEntry<'_>) {
+        match entry {
             // 255 is the xAPIC's broadcast address, and firmware's mark of an unused entry.
-            0 => {
-                let id = *entry.get(3)?;
-                self.processor(id.into(), u32_at(entry, 4)?, id == 0xFF);
-            }
-            9 => {
-                let id = u32_at(entry, 4)?;
-                self.processor(id, u32_at(entry, 8)?, id == u32::MAX);
-            }
-            1 => {
+            MadtEntry::LocalApic(e) => self.processor(e.apic_id.into(), e.flags, e.apic_id == u8::MAX),
+            MadtEntry::LocalX2Apic(e) => self.processor(e.x2apic_id, e.flags, e.x2apic_id == u32::MAX),
+            MadtEntry::IoApic(e) => {
                 let io_apic = IoApic {
-                    id: *entry.get(2)?,
-                    address: u32_at(entry, 4)?,
-                    first_interrupt: u32_at(entry, 8)?,
+                    id: e.io_apic_id,
+                    address: e.io_apic_address,
+                    first_interrupt: e.global_system_interrupt_base,
                 };
                 // More than MAX_IO_APICS: not needed, see there.
                 let _ = self.io_apics.push(io_apic);
             }
-            2 => {
-                let flags = u16_at(entry, 8)?;
-                let source = Override { legacy: *entry.get(3)?, global: u32_at(entry, 4)?, flags };
+            MadtEntry::InterruptSourceOverride(e) => {
+                let source = Override { legacy: e.irq, global: e.global_system_interrupt, flags: e.flags };
                 // More than MAX_OVERRIDES: some repeat.
                 let _ = self.overrides.push(source);
             }
-            5 => self.local_apic = u64_at(entry, 4)?,
+            MadtEntry::LocalApicAddressOverride(e) => self.local_apic = e.local_apic_address,
             _ => {}
         }
-        Some(())
     }
 
     fn processor(&mut self, id: u32, flags: u32, unused: bool) {
@@ -179,9 +165,9 @@ mod tests {
             assert!(m.cut, "{bad:?}");
             assert_eq!(m.processors[..], [9]);
         }
-        // Too short for its kind, but of a length that can be: skipped.
-        let m = Madt::parse(&madt(&[&[0, 4, 0, 3], good])).unwrap();
-        assert_eq!((m.cut, m.processors.len()), (true, 1));
+        // Too short for its kind: it says nothing, and where the next one starts cannot be believed.
+        let m = Madt::parse(&madt(&[good, &[0, 4, 0, 3], &x2(3, 1)])).unwrap();
+        assert_eq!((m.cut, &m.processors[..]), (true, &[9][..]));
         assert_eq!(Madt::parse(&table(b"APIC", &[0; 7])), None);
     }
 

@@ -1,7 +1,7 @@
 //! The MCFG: where PCI Express configuration space is in memory. PCI Firmware specification 3.2, section 4.1.2.
 
-use super::tables::HEADER;
-use super::{u16_at, u64_at};
+use super::vet::VettedMcfg;
+use crate::arch::acpi::mcfg_entries;
 use heapless::Vec;
 use pci::ecam::Window;
 
@@ -10,14 +10,16 @@ pub const MAX_WINDOWS: usize = 8;
 
 /// The windows the table names, without those that cannot be.
 pub fn parse(table: &[u8]) -> Vec<Window, MAX_WINDOWS> {
-    const RESERVED: usize = 8;
-    const ENTRY: usize = 16;
-    let entries = table.get(HEADER + RESERVED..).unwrap_or(&[]);
+    let entries = VettedMcfg::new(table).map(mcfg_entries).unwrap_or_default();
     entries
-        .chunks_exact(ENTRY)
+        .iter()
         .filter_map(|e| {
-            let window =
-                Window { base: u64_at(e, 0)?, segment: u16_at(e, 8)?, first_bus: e[10], last_bus: e[11] };
+            let window = Window {
+                base: e.base_address,
+                segment: e.pci_segment_group,
+                first_bus: e.bus_number_start,
+                last_bus: e.bus_number_end,
+            };
             let (start, _) = window.range()?;
             (start != 0 && start.is_multiple_of(4096)).then_some(window)
         })
@@ -63,6 +65,7 @@ mod tests {
         #[test]
         fn any_bytes_are_borne(bytes: StdVec<u8>) {
             prop_assert!(parse(&bytes).iter().all(|w| w.range().is_some()));
+            prop_assert!(parse(&table(b"MCFG", &bytes)).iter().all(|w| w.range().is_some()));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What the firmware says about the machine: ACPI tables turned into maps of our own. Pure.
 //!
-//! Tables are taken as bytes that may say anything: each length is checked against what holds it. That is also why the
-//! `acpi` crate is not used: its walkers read as far as a table says it reaches, and one entry of length 0 in the MADT
-//! keeps them for good.
+//! The `acpi` crate reads the tables. Ours is what stands before it, for tables are bytes that may say anything and the
+//! crate takes them at their word: finding them ([`tables`]), vetting them ([`vet`]), and the search for \_S5
+//! ([`fadt`]), as the crate's interpreter needs nightly Rust.
 
 pub mod fadt;
 pub mod madt;
@@ -10,6 +10,7 @@ pub mod mcfg;
 #[cfg(test)]
 mod recorded;
 pub mod tables;
+pub mod vet;
 
 /// Little-endian integer at a byte offset of a table, or `None` past its end.
 macro_rules! little_endian {

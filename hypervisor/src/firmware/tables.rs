@@ -1,6 +1,13 @@
 //! Finding the tables: root pointer, RSDT or XSDT, headers and checksums. ACPI specification 6.5, section 5.2.
+//!
+//! This much of the `acpi` crate's work is ours (its types are used): its own search asks a handler for memory that the
+//! handler may not refuse, takes any length that a header says, and goes on after a wrong checksum. Here a table is read
+//! only where the kernel says that one can be ([`Memory`]), up to [`MAX_TABLE_BYTES`], and kept if its sum is right.
 
 use super::{fadt, u32_at, u64_at};
+use crate::arch::acpi::read;
+use acpi::rsdp::Rsdp;
+use acpi::sdt::SdtHeader;
 use core::fmt;
 use heapless::Vec;
 
@@ -11,7 +18,7 @@ pub const MAX_TABLES: usize = 64;
 pub const MAX_TABLE_BYTES: u32 = 4 << 20;
 
 /// Bytes of a table's header.
-pub const HEADER: usize = 36;
+pub const HEADER: usize = size_of::<SdtHeader>();
 
 /// Gives `length` bytes of physical memory, or `None` if no memory can be there.
 pub type Memory<'m, 'a> = &'m dyn Fn(u64, u64) -> Option<&'a [u8]>;
@@ -45,7 +52,8 @@ pub struct Table<'a> {
 
 impl<'a> Table<'a> {
     fn read(address: u64, memory: Memory<'_, 'a>) -> Option<Table<'a>> {
-        let length = u32_at(memory(address, HEADER as u64)?, 4)?;
+        let header: SdtHeader = read(memory(address, HEADER as u64)?);
+        let length = header.length;
         if length < HEADER as u32 || length > MAX_TABLE_BYTES {
             return None;
         }
@@ -90,22 +98,22 @@ impl<'a> Tables<'a> {
         if &first[..8] != b"RSD PTR " || !sums_to_zero(first) {
             return Err(Error::BadRoot);
         }
-        let revision_2 = first[15] >= 2 && root.get(..36).is_some_and(sums_to_zero);
-        let wide = if revision_2 { u64_at(root, 24) } else { None };
-        let narrow = u32_at(root, 16).map(u64::from);
-        let list = |address: Option<u64>, signature: &[u8]| {
-            let table = Table::read(address.filter(|a| *a != 0)?, memory)?;
+        let pointer: Rsdp = read(root);
+        let extended = pointer.revision >= 2 && root.get(..size_of::<Rsdp>()).is_some_and(sums_to_zero);
+        let list = |address: u64, signature: &[u8]| {
+            let table = Table::read(Some(address).filter(|a| *a != 0)?, memory)?;
             (table.signature() == signature).then_some(table)
         };
+        let wide = if extended { list(pointer.xsdt_address, b"XSDT") } else { None };
         let mut tables = Tables::default();
         // There is room for the first table.
         let mut keep = |list: Table<'a>| {
             let _ = tables.all.push(list);
         };
-        if let Some(xsdt) = list(wide, b"XSDT") {
+        if let Some(xsdt) = wide {
             keep(xsdt);
             xsdt.bytes[HEADER..].chunks_exact(8).for_each(|e| tables.add(u64_at(e, 0), memory));
-        } else if let Some(rsdt) = list(narrow, b"RSDT") {
+        } else if let Some(rsdt) = list(pointer.rsdt_address.into(), b"RSDT") {
             keep(rsdt);
             rsdt.bytes[HEADER..]
                 .chunks_exact(4)
