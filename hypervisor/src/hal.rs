@@ -4,11 +4,13 @@ use crate::arch::paging::{self, Rights};
 use crate::arch::{physical::Pages, port, time};
 use crate::memory::{FRAME, OutOfFrames, Zone};
 use boot::memory_map::Range;
+use core::ptr::NonNull;
 use hal::{DmaAllocator, DmaBuffer, DmaError, DmaRequest, Registers};
 use heapless::Vec;
 use pci::ecam::Window;
 use pci::{Address, ConfigSpace, ports};
 use spin::Mutex;
+use volatile::VolatilePtr;
 
 /// A window of device registers, mapped uncached for good.
 #[derive(Debug)]
@@ -32,13 +34,20 @@ impl Mmio {
         Ok(Mmio { start, len })
     }
 
-    fn at<T>(&self, offset: usize) -> *mut T {
+    fn register(&self, offset: usize) -> VolatilePtr<'_, u32> {
         assert!(
-            offset.is_multiple_of(size_of::<T>()) && offset <= self.len - size_of::<T>(),
+            offset.is_multiple_of(size_of::<u32>()) && offset <= self.len - size_of::<u32>(),
             "register {offset:#x}"
         );
-        (self.start + offset as u64) as *mut T
+        // SAFETY: 1. Aligned and inside the window (checked), which `map` has mapped as device memory for good. 2. What
+        // a write does to memory is DMA, which goes only to buffers of `Dma`.
+        unsafe { VolatilePtr::new(pointer(self.start + offset as u64)) }
     }
+}
+
+/// A physical address as a pointer: what is mapped is mapped one to one, and nothing at 0.
+fn pointer<T>(address: u64) -> NonNull<T> {
+    NonNull::new(address as *mut T).expect("nothing is mapped at address 0")
 }
 
 impl Registers for Mmio {
@@ -47,13 +56,11 @@ impl Registers for Mmio {
     }
 
     fn read_u32(&self, offset: usize) -> u32 {
-        // SAFETY: inside the window (checked), which `map` has mapped as device memory for good.
-        unsafe { self.at::<u32>(offset).read_volatile() }
+        self.register(offset).read()
     }
 
     fn write_u32(&self, offset: usize, value: u32) {
-        // SAFETY: as above; the device's DMA goes only to buffers of `Dma`.
-        unsafe { self.at::<u32>(offset).write_volatile(value) }
+        self.register(offset).write(value);
     }
 }
 
@@ -64,18 +71,35 @@ pub struct Dma {
     len: usize,
 }
 
+/// What is read and written in one access.
+trait Word: Copy {}
+impl Word for u32 {}
+impl Word for u64 {}
+
 impl Dma {
-    fn at<T>(&self, offset: usize) -> *mut T {
+    /// One aligned word.
+    fn word<T: Word>(&self, offset: usize) -> VolatilePtr<'_, T> {
         assert!(offset.is_multiple_of(align_of::<T>()), "DMA word at {offset:#x}");
-        self.range(offset, size_of::<T>()).cast()
+        self.check(offset, size_of::<T>());
+        // SAFETY: 1. Aligned, as the block starts on a frame, and inside the block (checked), whose frames this value
+        // owns and which are mapped for good. 2. Any bytes are a word.
+        unsafe { VolatilePtr::new(pointer(self.pages.address() + offset as u64)) }
     }
 
-    fn range(&self, offset: usize, len: usize) -> *mut u8 {
+    /// Bytes one after the other: compilers may neither repeat nor leave out these accesses to memory that changes
+    /// under them.
+    fn bytes(&self, offset: usize, len: usize) -> impl Iterator<Item = VolatilePtr<'_, u8>> {
+        self.check(offset, len);
+        let first = pointer::<u8>(self.pages.address() + offset as u64);
+        // SAFETY: inside the block (checked), whose frames this value owns and which are mapped for good.
+        (0..len).map(move |i| unsafe { VolatilePtr::new(first.add(i)) })
+    }
+
+    fn check(&self, offset: usize, len: usize) {
         assert!(
             offset.checked_add(len).is_some_and(|end| end <= self.len),
             "DMA bytes {offset:#x} + {len:#x}"
         );
-        (self.pages.address() + offset as u64) as *mut u8
     }
 }
 
@@ -89,40 +113,31 @@ impl DmaBuffer for Dma {
     }
 
     fn read_bytes(&self, offset: usize, out: &mut [u8]) {
-        let from = self.range(offset, out.len());
-        // Compilers may neither repeat nor leave out these accesses to memory that changes under them.
-        for (i, byte) in out.iter_mut().enumerate() {
-            // SAFETY: inside the block (checked), whose frames this value owns and which are mapped for good.
-            *byte = unsafe { from.add(i).read_volatile() };
+        for (from, byte) in self.bytes(offset, out.len()).zip(out) {
+            *byte = from.read();
         }
     }
 
     fn write_bytes(&mut self, offset: usize, bytes: &[u8]) {
-        let to = self.range(offset, bytes.len());
-        for (i, byte) in bytes.iter().enumerate() {
-            // SAFETY: as above.
-            unsafe { to.add(i).write_volatile(*byte) };
+        for (to, byte) in self.bytes(offset, bytes.len()).zip(bytes) {
+            to.write(*byte);
         }
     }
 
     fn read_u64(&self, offset: usize) -> u64 {
-        // SAFETY: as above.
-        unsafe { self.at::<u64>(offset).read_volatile() }
+        self.word(offset).read()
     }
 
     fn write_u64(&mut self, offset: usize, value: u64) {
-        // SAFETY: as above.
-        unsafe { self.at::<u64>(offset).write_volatile(value) }
+        self.word(offset).write(value);
     }
 
     fn read_u32(&self, offset: usize) -> u32 {
-        // SAFETY: as above.
-        unsafe { self.at::<u32>(offset).read_volatile() }
+        self.word(offset).read()
     }
 
     fn write_u32(&mut self, offset: usize, value: u32) {
-        // SAFETY: as above.
-        unsafe { self.at::<u32>(offset).write_volatile(value) }
+        self.word(offset).write(value);
     }
 }
 
@@ -201,17 +216,19 @@ impl PciConfig {
         &self.windows
     }
 
-    fn memory(&self, address: Address, offset: u16) -> Option<*mut u32> {
+    fn memory(&self, address: Address, offset: u16) -> Option<VolatilePtr<'_, u32>> {
         assert!(offset.is_multiple_of(4), "configuration register {offset:#x}");
-        self.windows.iter().find_map(|w| w.physical(address, offset)).map(|a| a as *mut u32)
+        let register = self.windows.iter().find_map(|w| w.physical(address, offset))?;
+        // SAFETY: 1. Aligned (checked; windows begin on a page) and inside a window that `new` has mapped as device
+        // memory for good. 2. What a write makes a device do with DMA is its driver's to vouch for.
+        Some(unsafe { VolatilePtr::new(pointer(register)) })
     }
 }
 
 impl ConfigSpace for PciConfig {
     fn read_u32(&self, address: Address, offset: u16) -> u32 {
         if let Some(register) = self.memory(address, offset) {
-            // SAFETY: inside a window that `new` has mapped as device memory for good.
-            return unsafe { register.read_volatile() };
+            return register.read();
         }
         let Some(selector) = ports::select(address, offset) else { return u32::MAX };
         let _both = PORTS.lock();
@@ -221,8 +238,7 @@ impl ConfigSpace for PciConfig {
 
     fn write_u32(&mut self, address: Address, offset: u16, value: u32) {
         if let Some(register) = self.memory(address, offset) {
-            // SAFETY: as above; what a device does with DMA is its driver's to vouch for.
-            unsafe { register.write_volatile(value) };
+            register.write(value);
         } else if let Some(selector) = ports::select(address, offset) {
             let _both = PORTS.lock();
             port::write_u32(ports::ADDRESS, selector);
