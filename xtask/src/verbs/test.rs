@@ -25,9 +25,11 @@ const SHOWN_LINES: usize = 400;
 #[command(after_help = "Examples:
   cargo xtask test --quick            what needs no machine, in a minute or two
   cargo xtask test --only clippy      one suite
+  cargo xtask test --only exit_port   one file of tests/machine/tests
   cargo xtask test --only two_runs    the tests whose names contain this")]
 pub struct Args {
-    /// Only this suite (fmt, clippy, clippy-kernel, tidy, host, machine), or only the tests whose names contain this
+    /// Only this suite (fmt, clippy, clippy-kernel, tidy, host, machine), this file of scenarios, or the tests whose
+    /// names contain this
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Leave out what needs a machine
@@ -165,8 +167,13 @@ fn run_suite(suite: &Suite, filter: Option<&str>) -> Result<Counts> {
             if done.ok() { Counts::pass() } else { Counts::fail(suite.name) }
         }
         Kind::Cargo(select, options) => {
-            let words = ["test", "--no-fail-fast"].iter().chain(select).chain(&["--"]).chain(options);
-            let command = cargo(words.copied()).args(filter).timeout(LIMIT).log(&log);
+            // `NAME` may be a file of scenarios: then all of it runs.
+            let file = filter.filter(|name| suite.machine && scenarios(name).is_file());
+            let mut words: Vec<&str> = ["test", "--no-fail-fast"].iter().chain(select).copied().collect();
+            words.extend(file.iter().flat_map(|name| ["--test", *name]));
+            words.extend(["--"].iter().chain(options));
+            words.extend(filter.filter(|_| file.is_none()));
+            let command = cargo(words).timeout(LIMIT).log(&log);
             cargo_tests(suite.name, command, &step)?
         }
     };
@@ -177,6 +184,11 @@ fn run_suite(suite: &Suite, filter: Option<&str>) -> Result<Counts> {
         step.failed(format!("{result}; log: {}", log.display()));
     }
     Ok(counts)
+}
+
+/// The file of scenarios of that name.
+fn scenarios(name: &str) -> std::path::PathBuf {
+    paths::root().join(format!("tests/machine/tests/{name}.rs"))
 }
 
 fn tidy_rules() -> Result<Counts> {

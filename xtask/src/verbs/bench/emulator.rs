@@ -19,7 +19,7 @@ const GOAL: f64 = 1.05;
 /// Emulated instructions per emulated second. Chosen so that the unpatched emulator's CPUID leaf 15h, which says 3.5 GHz
 /// whatever it emulates, is right: otherwise Linux mistakes its time there, waits longer, and does other work than here.
 const IPS: u64 = 3_500_000_000;
-/// What the Linux does after its boot: processes, pipes, memory, and then it switches the machine off.
+/// What the Linux does after its boot: processes, pipes, memory; then it lets the serial port finish and switches off.
 const INIT: &str = "#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 echo '@@ linux stage=userland'
@@ -28,6 +28,7 @@ while [ $i -lt 150 ]; do /bin/busybox true; i=$((i+1)); done
 /bin/busybox seq 1 40000 | /bin/busybox sort -r | /bin/busybox gzip | /bin/busybox md5sum
 /bin/busybox dd if=/dev/zero bs=64k count=256 2>/dev/null | /bin/busybox sha256sum
 echo '@@ linux stage=done'
+/bin/busybox sleep 1
 /bin/busybox poweroff -f
 ";
 /// `nokaslr`: the unpatched emulator seeds its random numbers from the clock, and no two of its boots would be alike.
