@@ -7,7 +7,7 @@
 use replay::proof::PROPERTIES;
 use replay::proof::spec::Kind;
 
-use crate::report::{Goal, Report, Row};
+use crate::report::{Goal, Report, Row, Value};
 
 /// The bench's name in the rows.
 const BENCH: &str = "pmu";
@@ -102,20 +102,32 @@ fn refusal(console: &str) -> Option<&str> {
         .then(|| value(summary, "reason").unwrap_or("no reason given"))
 }
 
-/// The verdict in one line for people.
+/// The verdict for people: the first property that fails is the one to look at, since the later ones stand on it.
 pub fn verdict(console: &str, report: &Report) -> String {
     if let Some(reason) = refusal(console) {
         return format!("The proof was refused: {reason}.");
     }
-    let of_property = |name: &str| report.rows.iter().find(|row| row.row == name).is_some_and(Row::met);
-    let failed: Vec<&str> = PROPERTIES.iter().map(|p| p.name).filter(|name| !of_property(name)).collect();
+    let row = |name: &str| report.rows.iter().find(|row| row.row == name);
+    let mut failed = PROPERTIES.iter().filter(|property| !row(property.name).is_some_and(Row::met));
     let landings: u64 =
         facts(console, "proof").filter_map(|fact| value(fact, "landings")?.parse::<u64>().ok()).sum();
-    match (report.met(), &failed[..]) {
-        (true, _) => format!("All {} properties hold; {landings} landings, each exact.", PROPERTIES.len()),
-        (false, []) => "The properties hold, but there were fewer landings than asked for.".into(),
-        (false, failed) => format!("These properties do not hold: {}.", failed.join(", ")),
+    let Some(first) = failed.next() else {
+        return match report.met() {
+            true => format!("All {} properties hold; {landings} landings, each exact.", PROPERTIES.len()),
+            false => "The properties hold, but there were fewer landings than asked for.".into(),
+        };
+    };
+    let why = row(first.name).map(|row| match &row.value {
+        Value::Text(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+    });
+    let others: Vec<&str> = failed.map(|property| property.name).collect();
+    let mut text =
+        format!("The property {} ({}) does not hold: {}.", first.name, first.claim, why.unwrap_or_default());
+    if !others.is_empty() {
+        text += &format!("\nNor do these, which may stand on it: {}.", others.join(", "));
     }
+    text
 }
 
 #[cfg(test)]
@@ -165,7 +177,11 @@ mod tests {
         let silent = console(|line| (!line.contains("property=syscall ")).then(|| line.to_owned()));
         let report = rows(&silent, 1000);
         assert!(!report.met());
-        assert_eq!(verdict(&silent, &report), "These properties do not hold: syscall.");
+        let text = verdict(&silent, &report);
+        assert!(
+            text.starts_with("The property syscall (") && text.ends_with("does not hold: not reported."),
+            "{text}"
+        );
         let failing = console(|line| {
             Some(line.replace(
                 "property=halt runs",
@@ -175,7 +191,8 @@ mod tests {
         let report = rows(&failing, 1000);
         let row = report.rows.iter().find(|row| row.row == "halt").unwrap();
         assert_eq!(row.value, "fail: N is 9, expected 8".into());
-        assert_eq!(verdict(&failing, &report), "These properties do not hold: halt.");
+        let text = verdict(&failing, &report);
+        assert!(text.ends_with("does not hold: fail: N is 9, expected 8."), "{text}");
     }
 
     #[test]

@@ -75,6 +75,19 @@ impl Args {
         Knobs { skid, fault: self.fault.clone(), seed: Some(self.seed), ..Knobs::default() }
     }
 
+    /// The run's directory: what differs between two runs that may go on at once.
+    fn name(&self) -> String {
+        let knobs = self.knobs();
+        let parts =
+            ["pmu".to_owned(), self.seed.to_string(), knobs.skid.unwrap_or_default(), knobs.fault.join("-")];
+        parts
+            .iter()
+            .filter(|part| !part.is_empty())
+            .map(|part| part.replace(':', "."))
+            .collect::<Vec<_>>()
+            .join("-")
+    }
+
     fn landings(&self) -> u32 {
         self.landings.unwrap_or(if self.short { SHORT_LANDINGS } else { LONG_LANDINGS })
     }
@@ -93,10 +106,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
     setup::ensure(setup::Purpose::Demo, args.yes)?;
     emulator::binary()?;
     let kernel = super::build::kernel()?;
-    let iso = paths::out_dir()?.join("pmu.iso");
+    let iso = paths::out_dir()?.join(format!("{}.iso", args.name()));
     Image::for_run(kernel, &args.words())?.write_iso(&iso)?;
-    let machine =
-        Machine { limit: LIMIT, knobs: args.knobs(), live: !args.json, ..Machine::from_iso("pmu", iso) };
+    let machine = Machine {
+        limit: LIMIT,
+        knobs: args.knobs(),
+        live: !args.json,
+        ..Machine::from_iso(&args.name(), iso)
+    };
     let outcome = machine.run()?;
     if !matches!(outcome.exit, Exit::Success | Exit::Failed | Exit::Refused) {
         bail!("{}\n{}", outcome.exit.sentence(), outcome.last_words());
@@ -130,7 +147,7 @@ mod tests {
         let args = args(&["--skid", "5:40", "--seed", "7"]);
         assert_eq!(args.knobs().skid.as_deref(), Some("5:40:7"));
         assert_eq!(args.words(), "after=exit proof=long seed=7 landings=1000");
-        assert_eq!(super::tests::args(&["--skid", "5:40:3"]).knobs().skid.as_deref(), Some("5:40:3"));
+        assert_eq!(self::args(&["--skid", "5:40:3"]).knobs().skid.as_deref(), Some("5:40:3"));
     }
 
     #[test]
@@ -138,6 +155,7 @@ mod tests {
         let args = args(&["--short", "--fault", "lost-pmi,overcount:7"]);
         assert_eq!(args.words(), "after=exit proof=short seed=1 landings=12");
         assert_eq!(args.knobs().fault, ["lost-pmi", "overcount:7"]);
+        assert_eq!(args.name(), "pmu-1-lost-pmi-overcount.7");
         for bad in [["--fault", "gremlins"], ["--skid", "40:5"], ["--landings", "0"]] {
             assert!(Line::try_parse_from(["pmu"].iter().chain(&bad)).is_err(), "{bad:?}");
         }
