@@ -47,6 +47,12 @@ fn with_speculation_and_evictions() {
     holds(&machine);
 }
 
+/// A second processor that idles is no disturbance: the proof is the boot processor's.
+#[test]
+fn with_a_second_processor() {
+    holds(&Machine { cpus: 2, ..machine(None, 17) });
+}
+
 /// The table for people says the same as the lines for programs.
 #[test]
 fn the_table_is_on_the_console() {
