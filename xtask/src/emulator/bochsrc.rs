@@ -27,6 +27,9 @@ pub struct Machine {
     pub ips: u64,
     /// The processor, by Bochs's name of the model.
     pub model: String,
+    /// An unknown model-specific register raises #GP, as on silicon. Off, it reads as 0, which the unpatched emulator
+    /// needs for its BIOS.
+    pub strict_msrs: bool,
     /// The real-time clock at power-on, seconds since 1970. A constant, so that two runs agree.
     pub clock: u64,
     /// Pace the machine by wall-clock time. Off, it runs as fast as it can and two runs agree to the tick.
@@ -155,6 +158,7 @@ impl Default for Machine {
             memory_mib: 256,
             ips: 50_000_000,
             model: "corei7_skylake_x".into(),
+            strict_msrs: true,
             clock: 1_700_000_000,
             paced: false,
             boot: Boot::Cdrom,
@@ -206,8 +210,11 @@ pub fn bochsrc(machine: &Machine, files: &Files) -> Result<String> {
     add(format!("vgaromimage: file={}", path(&files.vgabios)?));
     add("vga: extension=none, realtime=0, update_freq=1".into());
     add(format!(
-        "cpu: model={}, count=1:{}:1, ips={}, reset_on_triple_fault=0, ignore_bad_msrs=0",
-        machine.model, machine.cpus, machine.ips
+        "cpu: model={}, count=1:{}:1, ips={}, reset_on_triple_fault=0, ignore_bad_msrs={}",
+        machine.model,
+        machine.cpus,
+        machine.ips,
+        u8::from(!machine.strict_msrs)
     ));
     add(format!("memory: guest={0}, host={0}", machine.memory_mib));
     let sync = if machine.paced { "slowdown" } else { "none" };

@@ -102,6 +102,7 @@ fn machine(args: &Args, image: &std::path::Path) -> Result<Machine> {
         ips: args.ips,
         model: args.model.clone(),
         paced: args.paced,
+        strict_msrs: !args.stock,
         nics: (1..).zip(&args.nic).map(|(number, mode)| Nic::new(number, mode.clone())).collect(),
         serial: args.serial.map_or(Serial::Console, |port| Serial::Server { port }),
         knobs: args.knobs.clone(),
