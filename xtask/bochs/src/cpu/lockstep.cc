@@ -191,6 +191,13 @@ const lockstep_knobs_t *lockstep_knobs(void)
   return &knobs;
 }
 
+Bit64u lockstep_clock_usec(void)
+{
+  static int host = -1;
+  if (host < 0) host = SIM->get_param_enum(BXPN_CLOCK_SYNC)->get() != BX_CLOCK_SYNC_NONE;
+  return host ? bx_get_realtime64_usec() : bx_pc_system.time_usec();
+}
+
 Bit8u lockstep_random8(void)
 {
   static lockstep_rng_t rng;

@@ -65,6 +65,11 @@ Bit32u lockstep_vmx_absent(void);
 Bit32u lockstep_feature_control(Bit32u written);
 void   lockstep_cpuid(Bit32u function, struct cpuid_function_t *leaf);
 
+// The "real" time of virtual timers: emulated time when clock sync=none. Stock runs a
+// timer by the host's clock even if no device asks for one; it changes nothing a guest
+// sees at once, but where REP and traces are cut, hence the cycle counters.
+Bit64u lockstep_clock_usec(void);
+
 // The hardware random generator's next byte: a function of LOCKSTEP_SEED.
 Bit8u  lockstep_random8(void);
 
