@@ -163,9 +163,7 @@ impl<'a> ProofMachine<'a> {
 
     /// Deals with the exit.
     fn handle(&mut self) -> Why {
-        // An INT n whose delivery was interrupted has not retired, and its injection would not retire it: it is executed
-        // once more instead, since RIP is still at it. So the exit stays invisible in the counts.
-        self.due = inject::interrupted_delivery(self.vmcs).filter(|event| !event.kind.is_software());
+        self.due = inject::delivery_to_repeat(self.vmcs);
         let reason = Reason(self.vmcs.read(fields::EXIT_REASON));
         match Left::decode_reason(reason, self.vmcs) {
             Left::ExternalInterrupt { vector: Some(vector) } => {

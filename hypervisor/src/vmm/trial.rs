@@ -305,6 +305,8 @@ fn host_nmi(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
         vcpu::serve_host(&exit);
         expect(NMIS_EXPECTED.load(Ordering::Relaxed) == 0, "the host's handler has not run")?;
     }
+    // Whoever uses the timer next must not send NMIs by it: the boot proof does.
+    idt::set_handler(vector::TIMER, |_| ());
     Ok(())
 }
 
@@ -346,29 +348,33 @@ fn interrupt_window(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str
     expect(word(vm, 0x608) == 1, "the interrupt came too late")
 }
 
-/// The guest's stack page is missing when an interrupt is delivered, and when INT n is: the delivery exits, is put back,
-/// and completes exactly once when the page is there.
+/// The guest's stack page is missing when an interrupt is delivered, and when INT n is: the delivery exits, is put back
+/// (the interrupt) or executed again (INT n), and completes exactly once when the page is there.
 fn interrupted_delivery(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
     let event = Event::interrupt(0x20);
     run_to_window(vm, on, event)?;
     on.inject(event);
-    delivery_without_stack(vm, on, event)?;
+    delivery_without_stack(vm, on, Some(event))?;
     expect(word(vm, 0x600) == 1 && word(vm, 0x608) == 1, "the interrupt was not handled exactly once")?;
     on.skip_instruction();
-    let software = Event { kind: EventKind::SoftwareInterrupt, length: 2, ..event };
-    delivery_without_stack(vm, on, software)?;
+    delivery_without_stack(vm, on, None)?;
     expect(word(vm, 0x600) == 2, "INT n was not handled exactly once")?;
     expect(word(vm, 0x60c) == 2, "INT n did not return behind itself")
 }
 
-/// Runs until the delivery of `event` misses the stack, gives the stack back, and runs on to the next HLT.
-fn delivery_without_stack(vm: &mut Vm, on: &mut Active<'_>, event: Event) -> Result<(), &'static str> {
+/// Runs until a delivery misses the stack and `again` is put back, gives the stack back, and runs on to the next HLT.
+fn delivery_without_stack(
+    vm: &mut Vm,
+    on: &mut Active<'_>,
+    again: Option<Event>,
+) -> Result<(), &'static str> {
     vm.unmap(STACK_PAGE, 4096).map_err(|_| "unmapping failed")?;
     let exit = on.enter();
     let violated =
         matches!(exit, Ok(Exit::EptViolation(v)) if v.write && v.guest_physical & !0xfff == STACK_PAGE);
     expect(violated, "the delivery did not miss the stack")?;
-    expect(on.vmcs().read(fields::ENTRY_INTERRUPTION_INFO) == event.info(), "the event was not put back")?;
+    let injected = Event::from_words(on.vmcs().read(fields::ENTRY_INTERRUPTION_INFO), || 0, || 2);
+    expect(injected == again, "what the next entry injects is wrong")?;
     vm.map(STACK_PAGE, 4096).map_err(|_| "mapping failed")?;
     let stop = vcpu::run(on, &mut TinyMachine::default());
     expect(stop == Stop::Halted, "the guest did not halt")

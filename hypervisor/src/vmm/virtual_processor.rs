@@ -382,7 +382,7 @@ fn after_flagged_instruction(vmcs: &mut CurrentVmcs, rflags: u64) {
 #[inline]
 fn settle_delivery(vmcs: &mut CurrentVmcs, exit: &Exit) {
     let delivering = inject::interrupted_delivery(vmcs);
-    if let Some(event) = delivering {
+    if let Some(event) = inject::delivery_to_repeat(vmcs) {
         inject::reinject(event, vmcs);
     }
     let (unblocked, vector) = match exit {

@@ -353,7 +353,7 @@ impl Readiness {
     }
 }
 
-/// The event whose delivery the exit interrupted: it must be injected again before anything else.
+/// The event whose delivery the exit interrupted. See [`delivery_to_repeat`] for what is to be done about it.
 #[inline]
 pub fn interrupted_delivery(vmcs: &impl VmcsRead) -> Option<Event> {
     let info = vmcs.read(fields::IDT_VECTORING_INFO);
@@ -362,6 +362,14 @@ pub fn interrupted_delivery(vmcs: &impl VmcsRead) -> Option<Event> {
     }
     let error_code = || vmcs.read(fields::IDT_VECTORING_ERROR_CODE);
     Event::from_words(info, error_code, || vmcs.read(fields::EXIT_INSTRUCTION_LENGTH))
+}
+
+/// The event that the next entry has to inject because the exit interrupted its delivery. An interrupted INT n, INT3 or
+/// INT1 is not: RIP is still at it, so the guest executes it again. Injecting it would deliver the event as well, but
+/// the instruction would never retire, and a host with one EPT violation more would count one instruction less.
+#[inline]
+pub fn delivery_to_repeat(vmcs: &impl VmcsRead) -> Option<Event> {
+    interrupted_delivery(vmcs).filter(|event| !event.kind.is_software())
 }
 
 /// What becomes of an exception that comes up while another event is being delivered: the exception itself, a double
@@ -532,6 +540,7 @@ mod tests {
         ] {
             let mut vmcs = interrupted(info, 6, length.unwrap_or(9));
             let event = interrupted_delivery(&vmcs).unwrap();
+            assert_eq!(delivery_to_repeat(&vmcs).is_some(), length.is_none(), "instructions are executed again");
             reinject(event, &mut vmcs);
             assert_eq!(vmcs.read(fields::ENTRY_INTERRUPTION_INFO), info);
             assert_eq!(vmcs.try_read(fields::ENTRY_EXCEPTION_ERROR_CODE).ok(), code);
