@@ -540,7 +540,11 @@ mod tests {
         ] {
             let mut vmcs = interrupted(info, 6, length.unwrap_or(9));
             let event = interrupted_delivery(&vmcs).unwrap();
-            assert_eq!(delivery_to_repeat(&vmcs).is_some(), length.is_none(), "instructions are executed again");
+            assert_eq!(
+                delivery_to_repeat(&vmcs).is_some(),
+                length.is_none(),
+                "instructions are executed again"
+            );
             reinject(event, &mut vmcs);
             assert_eq!(vmcs.read(fields::ENTRY_INTERRUPTION_INFO), info);
             assert_eq!(vmcs.try_read(fields::ENTRY_EXCEPTION_ERROR_CODE).ok(), code);
