@@ -28,7 +28,7 @@ pub struct Machine {
     /// The processor, by Bochs's name of the model.
     pub model: String,
     /// An unknown model-specific register raises #GP, as on silicon. Off, it reads as 0, which the unpatched emulator
-    /// needs for its BIOS.
+    /// needs for a Linux.
     pub strict_msrs: bool,
     /// The real-time clock at power-on, seconds since 1970. A constant, so that two runs agree.
     pub clock: u64,
