@@ -112,6 +112,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         limit: LIMIT,
         knobs: args.knobs(),
         live: !args.json,
+        readable: true,
         ..Machine::from_iso(&args.name(), iso)
     };
     let outcome = machine.run()?;
