@@ -127,6 +127,10 @@ fn report(pairs: &[(f64, f64)], ticks: &[(Option<u64>, Option<u64>)]) -> Report 
     let ratios = pairs.iter().map(|(ours, stock)| ours / stock).collect();
     let row = Row::new(BENCH, "Linux boot, user time over the peer's, median", median(ratios), "");
     report.push(row.goal(Goal::AtMost(GOAL)).peer("Bochs 3.0", 1.0));
+    // Noise only ever adds: on a busy host the best boots say most.
+    let best = |times: &mut dyn Iterator<Item = f64>| times.fold(f64::INFINITY, f64::min);
+    let (ours, stock) = (best(&mut pairs.iter().map(|p| p.0)), best(&mut pairs.iter().map(|p| p.1)));
+    report.push(Row::new(BENCH, "Linux boot, user time, best", ours, "s").peer("Bochs 3.0", stock));
     let ours = median(pairs.iter().map(|pair| pair.0).collect());
     let stock = median(pairs.iter().map(|pair| pair.1).collect());
     report.push(Row::new(BENCH, "Linux boot, user time, median", ours, "s").peer("Bochs 3.0", stock));
