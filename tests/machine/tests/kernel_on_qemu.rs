@@ -1,6 +1,8 @@
 //! What Bochs has not: processors without long mode or NX, more of them than the kernel uses, memory above 4 GiB, PCI
 //! Express, and the ways to restart.
 
+use std::process::{Command, Stdio};
+
 use machine_tests::{Exit, LIMIT, kernel, test_name};
 use xtask::image::Image;
 use xtask::paths;
@@ -70,4 +72,22 @@ fn it_restarts_by_acpi_and_where_that_fails_by_the_chipset() {
     let outcome = ends(&machine("pc", "max", "after=reboot proof=off"), Exit::PowerOff);
     says(&outcome, "trying port 0xcf9");
     assert!(!outcome.console.contains("trying the keyboard controller"), "{}", outcome.console);
+}
+
+#[test]
+fn without_a_serial_port_it_runs_to_its_end() {
+    // Nothing can be read but how it ended: for want of VMX, behind all the rest of the boot.
+    let dir = paths::fresh_out_dir(&format!("media/{}", test_name())).unwrap();
+    let iso = dir.join("image.iso");
+    Image::for_run(kernel(), "proof=off").unwrap().write_iso(&iso).unwrap();
+    let status = Command::new("timeout")
+        .arg(LIMIT.as_secs().to_string())
+        .args(["qemu-system-x86_64", "-machine", "pc", "-accel", "tcg", "-cpu", "max,vendor=GenuineIntel"])
+        .args(["-m", "256", "-display", "none", "-serial", "none", "-parallel", "none", "-net", "none"])
+        .args(["-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-boot", "d", "-cdrom"])
+        .arg(iso)
+        .stdin(Stdio::null())
+        .status()
+        .expect("QEMU starts");
+    assert_eq!(status.code(), Some(39));
 }
