@@ -31,9 +31,11 @@ echo '@@ linux stage=done'
 /bin/busybox sleep 1
 /bin/busybox poweroff -f
 ";
-/// `nokaslr`: the unpatched emulator seeds its random numbers from the clock, and no two of its boots would be alike.
-const COMMAND_LINE: &str =
-    "console=ttyS0,115200 loglevel=4 nokaslr random.trust_cpu=on panic=-1 no_timer_check";
+/// What makes both boots the same work. `nokaslr`: the unpatched emulator seeds its random numbers from the clock, and no
+/// two of its boots would be alike. `nmi_watchdog=0`: it has no counters, so its Linux has no watchdog on them.
+/// `clearcpuid=297` (ERMS): its IA32_MISC_ENABLE says that fast strings are off, so its Linux copies by other routines.
+const COMMAND_LINE: &str = "console=ttyS0,115200 loglevel=4 nokaslr random.trust_cpu=on panic=-1 no_timer_check \
+                            nmi_watchdog=0 clearcpuid=297";
 
 /// Our emulator against the unpatched one: processor time of a Linux boot.
 ///
