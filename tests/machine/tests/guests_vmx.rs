@@ -15,7 +15,7 @@ fn a_plain_machine_neither_speculates_nor_forgets() {
 fn speculation_sets_accessed_bits_and_evictions_happen() {
     // 400,000 to 600,000 instructions in each loop: 1000 walks and 200 evictions a million are hundreds.
     for seed in 1..=3 {
-        let machine = guest_machine("tlb", "walks=3:255 evictions=5:200");
+        let machine = guest_machine("tlb", "walks=1:255 evictions=5:200");
         passes_on(&Machine { knobs: tlb(&seed.to_string()), ..machine });
     }
 }
@@ -23,8 +23,8 @@ fn speculation_sets_accessed_bits_and_evictions_happen() {
 #[test]
 fn walks_and_evictions_can_be_had_apart() {
     // A walk fills an entry of the TLB and so drives another out now and then.
-    let machine = guest_machine("tlb", "walks=3:255 evictions=0:500");
-    passes_on(&Machine { knobs: tlb("4:2000:0"), ..machine });
+    let machine = guest_machine("tlb", "walks=1:255 evictions=0:5000");
+    passes_on(&Machine { knobs: tlb("4:20000:0"), ..machine });
     let machine = guest_machine("tlb", "walks=0:0 evictions=100:40000");
     passes_on(&Machine { knobs: tlb("4:0:50000"), ..machine });
 }
