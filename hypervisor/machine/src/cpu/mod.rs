@@ -1,0 +1,1 @@
+//! The processor profile as the guest sees it: CPUID, MSRs, XSAVE.

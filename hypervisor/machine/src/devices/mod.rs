@@ -1,0 +1,1 @@
+//! The small devices on the board.

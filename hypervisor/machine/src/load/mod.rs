@@ -1,0 +1,1 @@
+//! What stands in guest memory before the first instruction: kernels, firmware, tables.
