@@ -29,26 +29,26 @@ struct Crate {
 const CRATES: &[Crate] = &[
     Crate { dir: "boot", name: "boot", safety: Safety::PureButOne, may_use: &[] },
     Crate { dir: "hypervisor/vmx", name: "vmx", safety: Safety::PureButOne, may_use: &[] },
-    Crate { dir: "hypervisor/config", name: "config", safety: Safety::Pure, may_use: &[] },
+    Crate { dir: "hypervisor/config", name: "vm-config", safety: Safety::Pure, may_use: &[] },
     Crate { dir: "hypervisor/machine", name: "machine", safety: Safety::Pure, may_use: &[] },
     Crate { dir: "hypervisor/replay", name: "replay", safety: Safety::Pure, may_use: &["vmx", "machine"] },
     Crate {
         dir: "hypervisor",
         name: "lockstep",
         safety: Safety::Metal,
-        may_use: &["boot", "vmx", "config", "machine", "replay", "hal", "pci", "e1000"],
+        may_use: &["boot", "vmx", "vm-config", "machine", "replay", "hal", "pci", "e1000"],
     },
     Crate { dir: "drivers/hal", name: "hal", safety: Safety::Pure, may_use: &[] },
     Crate { dir: "drivers/pci", name: "pci", safety: Safety::Pure, may_use: &["hal"] },
     Crate { dir: "drivers/e1000", name: "e1000", safety: Safety::Pure, may_use: &["hal", "pci"] },
-    Crate { dir: "xtask", name: "xtask", safety: Safety::Host, may_use: &["config", "machine", "replay"] },
+    Crate { dir: "xtask", name: "xtask", safety: Safety::Host, may_use: &["vm-config", "machine", "replay"] },
     Crate { dir: "tests/guests", name: "guests", safety: Safety::Metal, may_use: &["hal", "pci", "e1000"] },
     Crate { dir: "tests/linux", name: "linux-checks", safety: Safety::Metal, may_use: &[] },
     Crate {
         dir: "tests/machine",
         name: "machine-tests",
         safety: Safety::Host,
-        may_use: &["xtask", "config", "machine", "replay"],
+        may_use: &["xtask", "vm-config", "machine", "replay"],
     },
 ];
 
