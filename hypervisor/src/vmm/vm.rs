@@ -1,10 +1,12 @@
-//! One guest's memory: RAM at guest-physical 0, mapped by EPT with the largest pages that fit.
+//! One guest's memory: RAM at guest-physical 0 and, where the hole for devices splits it, at 4 GiB; firmware's ROM below
+//! 4 GiB. Mapped by EPT with the largest pages that fit.
 
 use super::tables::TablePool;
 use crate::arch::physical::Pages;
 use crate::arch::{paging, vmx as processor};
 use crate::memory::{FRAME, OutOfFrames, Zone};
 use core::fmt;
+use machine::ram::{HIGH, Layout};
 use vmx::caps::EptVpid;
 use vmx::ept::{Attributes, Ept, EptError, Mapping, Permissions};
 
@@ -50,12 +52,13 @@ impl From<EptError> for VmError {
 /// A guest's memory. While a guest runs, the processor that runs it is the only one that changes the mappings.
 pub struct Vm {
     ram: Pages,
+    rom: Option<Pages>,
     ept: Ept,
     tables: TablePool,
 }
 
 impl Vm {
-    /// A guest with `bytes` of RAM (a multiple of 4 KiB), zeroed, at guest-physical 0.
+    /// A guest with `bytes` of RAM (a multiple of 4 KiB), zeroed, where [`Layout`] has it.
     ///
     /// # Errors
     /// No memory, or EPT that cannot map it.
@@ -63,11 +66,35 @@ impl Vm {
         let ram = Pages::take(bytes.div_ceil(FRAME), ALIGNMENT, Zone::Any)?;
         let mut tables = TablePool::take(TABLE_FRAMES)?;
         let mut ept = Ept::new(&mut tables, caps, paging::features().physical_bits)?;
-        ept.map(&mut tables, 0, ram.address(), ram.range().len(), Attributes::RAM)?;
-        Ok(Self { ram, ept, tables })
+        let layout = Layout::new(ram.range().len());
+        let (low, high) = (layout.low(), layout.high());
+        ept.map(&mut tables, 0, ram.address(), low.end, Attributes::RAM)?;
+        if !high.is_empty() {
+            ept.map(&mut tables, HIGH, ram.address() + low.end, high.end - HIGH, Attributes::RAM)?;
+        }
+        Ok(Self { ram, rom: None, ept, tables })
     }
 
-    /// RAM, from guest-physical 0 on.
+    /// Puts firmware's ROM (a multiple of 4 KiB) right below 4 GiB: the guest may read and execute it.
+    ///
+    /// # Errors
+    /// No memory, no tables, or a length that is no multiple.
+    pub fn set_rom(&mut self, image: &[u8]) -> Result<(), VmError> {
+        let bytes = image.len() as u64;
+        let mut rom = Pages::take(bytes.div_ceil(FRAME), FRAME, Zone::Any)?;
+        rom.bytes_mut()[..image.len()].copy_from_slice(image);
+        let attributes = Attributes { permissions: Permissions::READ_EXECUTE, ..Attributes::RAM };
+        self.ept.map(&mut self.tables, HIGH - bytes, rom.address(), bytes, attributes)?;
+        self.rom = Some(rom);
+        Ok(())
+    }
+
+    /// The ROM below 4 GiB; empty where there is none.
+    pub fn rom(&self) -> &[u8] {
+        self.rom.as_ref().map_or(&[], Pages::bytes)
+    }
+
+    /// All RAM; where it lies is [`Layout`]'s word.
     pub fn memory(&self) -> &[u8] {
         self.ram.bytes()
     }
@@ -108,10 +135,9 @@ impl Vm {
     /// # Errors
     /// The range is not RAM, or mapped.
     pub fn map(&mut self, guest: u64, bytes: u64) -> Result<(), VmError> {
-        if guest.checked_add(bytes).is_none_or(|end| end > self.ram.range().len()) {
-            return Err(VmError::NotRam);
-        }
-        let host = self.ram.address() + guest;
+        let layout = Layout::new(self.ram.range().len());
+        let place = usize::try_from(bytes).ok().and_then(|length| layout.place(guest, length));
+        let host = self.ram.address() + place.ok_or(VmError::NotRam)?.start as u64;
         Ok(self.ept.map(&mut self.tables, guest, host, bytes, Attributes::RAM)?)
     }
 
