@@ -7,13 +7,16 @@ use crate::arch::vmx as processor;
 use crate::vmm::control_registers;
 use core::fmt;
 use vmx::errors::VmFail;
-use vmx::exit::{Direction, EntryFailure, EptViolation, Exception, Exit, IoAccess, RandomOperand};
+use vmx::exit::{
+    Direction, EntryFailure, EptViolation, Exception, Exit, IoAccess, RandomOperand, VmxInstruction,
+};
 use vmx::fields::{self, VmcsRead, VmcsWrite};
 use vmx::guest_state::{BrokenRule, bits};
 use vmx::inject::{self, Event, EventKind};
 use vmx::instructions::CurrentVmcs;
 
 pub use crate::vmm::virtual_processor::{Active, Vcpu};
+pub use machine::cpu::CpuView;
 
 /// IA32_EFER.
 const EFER: u32 = 0xc000_0080;
@@ -63,6 +66,8 @@ pub enum Stop {
     EntryRefused(VmFail),
     /// It did what this machine does not emulate.
     Unsupported(Exit),
+    /// The machine's own reason, one word.
+    Named(&'static str),
 }
 
 impl Stop {
@@ -76,6 +81,7 @@ impl Stop {
             Self::InvalidState(..) => "invalid-state",
             Self::EntryRefused(_) => "entry-refused",
             Self::Unsupported(_) => "unsupported",
+            Self::Named(word) => word,
         }
     }
 }
@@ -91,18 +97,28 @@ impl fmt::Display for Stop {
             Self::InvalidState(failure, None) => write!(f, "invalid guest state: {failure}"),
             Self::EntryRefused(error) => write!(f, "VM entry: {error}"),
             Self::Unsupported(exit) => write!(f, "not emulated: {exit:x?}"),
+            Self::Named(word) => f.write_str(word),
         }
     }
 }
 
-/// The computer around the virtual processor, as far as the loop asks for it.
+/// The computer around the virtual processor, as far as the loop asks for it. Nothing here may allocate: all of it runs
+/// between an exit and the next entry.
 pub trait Machine {
-    /// CPUID: EAX, EBX, ECX, EDX.
-    fn cpuid(&mut self, leaf: u32, sub: u32) -> [u32; 4];
-    /// IN.
+    /// Comes right before every entry: the place to inject what is due. Anything but [`Verdict::Stop`] enters.
+    #[inline]
+    fn prepare(&mut self, on: &mut Active<'_>) -> Verdict {
+        let _ = on;
+        Verdict::Resume
+    }
+    /// CPUID: EAX, EBX, ECX, EDX. `view` has what the answer depends on besides the leaf.
+    fn cpuid(&mut self, leaf: u32, sub: u32, view: CpuView) -> [u32; 4];
+    /// IN; `size` is 1, 2 or 4 bytes.
     fn read_port(&mut self, port: u16, size: u8) -> u32;
-    /// OUT.
+    /// OUT; `size` is 1, 2 or 4 bytes.
     fn write_port(&mut self, port: u16, size: u8, value: u32);
+    /// INS and OUTS. The machine does the whole instruction, or one iteration and [`Verdict::Resume`].
+    fn string_io(&mut self, on: &mut Active<'_>, access: IoAccess) -> Verdict;
     /// RDMSR; None: #GP.
     fn read_msr(&mut self, number: u32) -> Option<u64>;
     /// WRMSR; false: #GP.
@@ -111,19 +127,40 @@ pub trait Machine {
     fn time_stamp(&mut self) -> u64;
     /// What RDRAND and RDSEED return.
     fn random(&mut self) -> u64;
+    /// CR8: the task priority, 0 to 15.
+    fn task_priority(&mut self) -> u8;
+    /// MOV to CR8, 0 to 15.
+    fn set_task_priority(&mut self, priority: u8);
     /// Reads guest-physical memory; false where there is none.
     fn read_memory(&mut self, guest: u64, bytes: &mut [u8]) -> bool;
-    /// HLT.
-    fn halted(&mut self) -> Verdict;
+    /// HLT. [`Verdict::Skip`] goes on behind it.
+    fn halted(&mut self, on: &mut Active<'_>) -> Verdict;
     /// An EPT violation.
-    fn ept_violation(&mut self, violation: &EptViolation) -> Verdict;
-    /// Something came for the host, or the preemption timer or the trap flag that the machine has set.
-    fn host_event(&mut self, exit: &Exit) -> Verdict;
+    fn ept_violation(&mut self, on: &mut Active<'_>, violation: &EptViolation) -> Verdict;
+    /// An EPT entry that the processor does not accept. Such entries mark nothing here, so by default it is our bug.
+    fn ept_misconfiguration(&mut self, on: &mut Active<'_>, guest_physical: u64) -> Verdict {
+        let _ = on;
+        Verdict::Stop(Stop::Unsupported(Exit::EptMisconfiguration { guest_physical }))
+    }
+    /// Something came for the host (and was served), or the preemption timer, the trap flag or a window that the machine
+    /// has asked for.
+    fn host_event(&mut self, on: &mut Active<'_>, exit: &Exit) -> Verdict;
+    /// VMCALL. By default there is no such instruction.
+    fn vmcall(&mut self, on: &mut Active<'_>) -> Verdict {
+        fault(on, Event::invalid_opcode())
+    }
+    /// A triple fault: the guest's processor has shut down.
+    fn triple_fault(&mut self) -> Verdict {
+        Verdict::Stop(Stop::TripleFault)
+    }
 }
 
 /// Runs the guest until it stops.
-pub fn run(on: &mut Active<'_>, machine: &mut impl Machine) -> Stop {
+pub fn run<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Stop {
     loop {
+        if let Verdict::Stop(reason) = machine.prepare(on) {
+            return reason;
+        }
         let exit = match on.enter() {
             Ok(exit) => exit,
             Err(error) => return Stop::EntryRefused(error),
@@ -136,9 +173,9 @@ pub fn run(on: &mut Active<'_>, machine: &mut impl Machine) -> Stop {
     }
 }
 
-fn handle(on: &mut Active<'_>, machine: &mut impl Machine, exit: &Exit) -> Verdict {
+fn handle<M: Machine>(on: &mut Active<'_>, machine: &mut M, exit: &Exit) -> Verdict {
     match *exit {
-        Exit::Cpuid => cpuid(on.registers_mut(), machine),
+        Exit::Cpuid => cpuid(on, machine),
         Exit::Io(access) => io(on, machine, access),
         Exit::Rdmsr => read_msr(on, machine),
         Exit::Wrmsr => write_msr(on, machine),
@@ -146,23 +183,25 @@ fn handle(on: &mut Active<'_>, machine: &mut impl Machine, exit: &Exit) -> Verdi
         Exit::Rdtscp => time_stamp_and_processor(on, machine),
         Exit::Rdrand(operand) | Exit::Rdseed(operand) => random(on, machine, operand),
         Exit::ControlRegister(access) => control_registers::access(on, machine, access),
-        Exit::Hlt => machine.halted(),
-        Exit::EptViolation(violation) => machine.ept_violation(&violation),
+        Exit::Hlt => machine.halted(on),
+        Exit::EptViolation(violation) => machine.ept_violation(on, &violation),
+        Exit::EptMisconfiguration { guest_physical } => machine.ept_misconfiguration(on, guest_physical),
         Exit::ExternalInterrupt { .. } => {
             serve_host(exit);
-            machine.host_event(exit)
+            machine.host_event(on, exit)
         }
         Exit::Exception(exception) => match serve_host(exit) {
-            true => machine.host_event(exit),
-            false => exception_of_guest(on, exception),
+            true => machine.host_event(on, exit),
+            false => exception_of_guest(on, machine, exception),
         },
         Exit::MonitorTrapFlag | Exit::PreemptionTimer | Exit::InterruptWindow | Exit::NmiWindow => {
-            machine.host_event(exit)
+            machine.host_event(on, exit)
         }
-        Exit::TripleFault => Verdict::Stop(Stop::TripleFault),
+        Exit::TripleFault => machine.triple_fault(),
         Exit::EntryFailure(failure) => Verdict::Stop(Stop::InvalidState(failure, on.check_entry().err())),
         Exit::Invd | Exit::Wbinvd | Exit::Pause => Verdict::Skip,
         Exit::Rdpmc | Exit::Xsetbv => fault(on, Event::general_protection()),
+        Exit::Vmx(VmxInstruction::Vmcall) => machine.vmcall(on),
         Exit::Vmx(_) | Exit::Getsec | Exit::Monitor | Exit::Mwait { .. } | Exit::Encls => {
             fault(on, Event::invalid_opcode())
         }
@@ -176,14 +215,17 @@ pub fn fault(on: &mut Active<'_>, event: Event) -> Verdict {
 }
 
 /// An exception that the exception bitmap has taken from the guest is given back.
-fn exception_of_guest(on: &mut Active<'_>, exception: Exception) -> Verdict {
+fn exception_of_guest<M: Machine>(on: &mut Active<'_>, machine: &mut M, exception: Exception) -> Verdict {
     match exception.event.vector {
         // #DB would have to go into the guest's DR6, which nobody keeps yet; no guest of this loop intercepts it.
         1 => return Verdict::Stop(Stop::Unsupported(Exit::Exception(exception))),
         14 => on.registers_mut().cr2 = exception.qualification,
         _ => {}
     }
-    reflect(on, exception.event)
+    match reflect(on, exception.event) {
+        Verdict::Stop(Stop::TripleFault) => machine.triple_fault(),
+        verdict => verdict,
+    }
 }
 
 /// Gives the guest an exception; together with one whose delivery was interrupted it may become a double fault, or the
@@ -201,9 +243,11 @@ fn reflect(on: &mut Active<'_>, event: Event) -> Verdict {
     }
 }
 
-fn cpuid(registers: &mut Registers, machine: &mut impl Machine) -> Verdict {
+fn cpuid<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
+    let view = on.view();
+    let registers = on.registers_mut();
     let (leaf, sub) = (registers.gpr[Registers::RAX] as u32, registers.gpr[Registers::RCX] as u32);
-    let [eax, ebx, ecx, edx] = machine.cpuid(leaf, sub);
+    let [eax, ebx, ecx, edx] = machine.cpuid(leaf, sub, view);
     registers.gpr[Registers::RAX] = eax.into();
     registers.gpr[Registers::RBX] = ebx.into();
     registers.gpr[Registers::RCX] = ecx.into();
@@ -211,9 +255,9 @@ fn cpuid(registers: &mut Registers, machine: &mut impl Machine) -> Verdict {
     Verdict::Skip
 }
 
-fn io(on: &mut Active<'_>, machine: &mut impl Machine, access: IoAccess) -> Verdict {
+fn io<M: Machine>(on: &mut Active<'_>, machine: &mut M, access: IoAccess) -> Verdict {
     if access.string {
-        return Verdict::Stop(Stop::Unsupported(Exit::Io(access)));
+        return machine.string_io(on, access);
     }
     let rax = &mut on.registers_mut().gpr[Registers::RAX];
     let mask = u64::MAX >> (64 - 8 * u32::from(access.size));
@@ -228,7 +272,7 @@ fn io(on: &mut Active<'_>, machine: &mut impl Machine, access: IoAccess) -> Verd
     Verdict::Skip
 }
 
-fn read_msr(on: &mut Active<'_>, machine: &mut impl Machine) -> Verdict {
+fn read_msr<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
     let number = on.registers().gpr[Registers::RCX] as u32;
     let value = match number {
         EFER => Some(on.vmcs().read(fields::GUEST_EFER)),
@@ -241,7 +285,7 @@ fn read_msr(on: &mut Active<'_>, machine: &mut impl Machine) -> Verdict {
     Verdict::Skip
 }
 
-fn write_msr(on: &mut Active<'_>, machine: &mut impl Machine) -> Verdict {
+fn write_msr<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
     let number = on.registers().gpr[Registers::RCX] as u32;
     let value = on.registers().edx_eax();
     let accepted = match number {
@@ -263,20 +307,20 @@ fn write_efer(vmcs: &mut CurrentVmcs, value: u64) -> bool {
     true
 }
 
-fn time_stamp(on: &mut Active<'_>, machine: &mut impl Machine) -> Verdict {
+fn time_stamp<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
     let now = machine.time_stamp();
     on.registers_mut().set_edx_eax(now);
     Verdict::Skip
 }
 
-fn time_stamp_and_processor(on: &mut Active<'_>, machine: &mut impl Machine) -> Verdict {
+fn time_stamp_and_processor<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
     let auxiliary = machine.read_msr(TSC_AUX).unwrap_or(0) & 0xffff_ffff;
     on.registers_mut().gpr[Registers::RCX] = auxiliary;
     time_stamp(on, machine)
 }
 
 /// RDRAND and RDSEED always succeed: CF is 1, the other status flags are 0.
-fn random(on: &mut Active<'_>, machine: &mut impl Machine, operand: RandomOperand) -> Verdict {
+fn random<M: Machine>(on: &mut Active<'_>, machine: &mut M, operand: RandomOperand) -> Verdict {
     const STATUS: u64 = 0x8d5;
     let value = machine.random();
     on.write_general(operand.register, operand.size, value);

@@ -14,7 +14,7 @@ const CR0_TS: u64 = 1 << 3;
 const LMSW_BITS: u64 = 0xf;
 
 /// Handles the access.
-pub fn access(on: &mut Active<'_>, machine: &mut impl Machine, access: CrAccess) -> Verdict {
+pub fn access<M: Machine>(on: &mut Active<'_>, machine: &mut M, access: CrAccess) -> Verdict {
     let result = match access {
         CrAccess::Write { register: 0, from } => {
             let value = operand(on, from);
@@ -22,9 +22,9 @@ pub fn access(on: &mut Active<'_>, machine: &mut impl Machine, access: CrAccess)
         }
         // Only bits of CR4 that the guest does not have exit: VMXE, SMXE.
         CrAccess::Write { register: 4, .. } => Err(Event::general_protection()),
-        CrAccess::Write { register: 8, from } => write_cr8(on, from),
+        CrAccess::Write { register: 8, from } => write_cr8(on, machine, from),
         CrAccess::Read { register: 8, to } => {
-            let value = *on.task_priority();
+            let value = machine.task_priority().into();
             on.write_general(to, 8, value);
             Ok(())
         }
@@ -58,7 +58,7 @@ fn visible_cr0(on: &Active<'_>) -> u64 {
 }
 
 /// MOV to CR0 with all its consequences (SDM vol. 3A, "Control Registers"; vol. 2, MOV to control registers).
-fn write_cr0(on: &mut Active<'_>, machine: &mut impl Machine, value: u64) -> Result<(), Event> {
+fn write_cr0<M: Machine>(on: &mut Active<'_>, machine: &mut M, value: u64) -> Result<(), Event> {
     let efer = on.vmcs().read(fields::GUEST_EFER);
     let cr4 = on.vmcs().read(fields::GUEST_CR4);
     let was_paging = on.vmcs().read(fields::GUEST_CR0) & CR0_PG != 0;
@@ -92,7 +92,7 @@ const PDPTES: [Field<u64, ReadWrite>; 4] =
     [fields::GUEST_PDPTE_0, fields::GUEST_PDPTE_1, fields::GUEST_PDPTE_2, fields::GUEST_PDPTE_3];
 
 /// PAE paging keeps its four top entries in registers (SDM vol. 3A, "PDPTE Registers").
-fn load_pdptes(on: &mut Active<'_>, machine: &mut impl Machine) -> Result<(), Event> {
+fn load_pdptes<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Result<(), Event> {
     const RESERVED: u64 = 0x1e6;
     const CR3: Field<Natural, ReadWrite> = fields::GUEST_CR3;
     let mut table = [0u8; 32];
@@ -110,11 +110,10 @@ fn load_pdptes(on: &mut Active<'_>, machine: &mut impl Machine) -> Result<(), Ev
     Ok(())
 }
 
-fn write_cr8(on: &mut Active<'_>, from: u8) -> Result<(), Event> {
-    let value = on.read_general(from);
-    if value > 15 {
-        return Err(Event::general_protection());
+fn write_cr8<M: Machine>(on: &mut Active<'_>, machine: &mut M, from: u8) -> Result<(), Event> {
+    match on.read_general(from) {
+        value @ 0..=15 => machine.set_task_priority(value as u8),
+        _ => return Err(Event::general_protection()),
     }
-    *on.task_priority() = value;
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use super::vm::Vm;
 use crate::arch::tiny_guests;
-use crate::vcpu::{Machine, Stop, Verdict};
+use crate::vcpu::{Active, CpuView, Machine, Stop, Verdict};
 use core::fmt::Write;
 use heapless::String;
-use vmx::exit::{EptViolation, Exit};
+use vmx::exit::{EptViolation, Exit, IoAccess};
 use vmx::guest_state::GuestState;
 
 /// Guest RAM, bytes: two large pages.
@@ -32,6 +32,7 @@ pub struct TinyMachine {
     /// What came out of the console's port.
     pub output: String<OUTPUT_MAX>,
     auxiliary: u64,
+    task_priority: u8,
     exits: u64,
     time: u64,
 }
@@ -44,7 +45,7 @@ impl TinyMachine {
 }
 
 impl Machine for TinyMachine {
-    fn cpuid(&mut self, leaf: u32, _sub: u32) -> [u32; 4] {
+    fn cpuid(&mut self, leaf: u32, _sub: u32, _view: CpuView) -> [u32; 4] {
         let word = |i: usize| u32::from_le_bytes([VENDOR[i], VENDOR[i + 1], VENDOR[i + 2], VENDOR[i + 3]]);
         if leaf == LEAF { [LEAF, word(0), word(4), word(8)] } else { [0; 4] }
     }
@@ -76,13 +77,22 @@ impl Machine for TinyMachine {
     fn read_memory(&mut self, _guest: u64, _bytes: &mut [u8]) -> bool {
         false
     }
-    fn halted(&mut self) -> Verdict {
+    fn string_io(&mut self, _on: &mut Active<'_>, access: IoAccess) -> Verdict {
+        Verdict::Stop(Stop::Unsupported(Exit::Io(access)))
+    }
+    fn task_priority(&mut self) -> u8 {
+        self.task_priority
+    }
+    fn set_task_priority(&mut self, priority: u8) {
+        self.task_priority = priority;
+    }
+    fn halted(&mut self, _on: &mut Active<'_>) -> Verdict {
         Verdict::Stop(Stop::Halted)
     }
-    fn ept_violation(&mut self, violation: &EptViolation) -> Verdict {
+    fn ept_violation(&mut self, _on: &mut Active<'_>, violation: &EptViolation) -> Verdict {
         Verdict::Stop(Stop::OutsideMemory(*violation))
     }
-    fn host_event(&mut self, exit: &Exit) -> Verdict {
+    fn host_event(&mut self, _on: &mut Active<'_>, exit: &Exit) -> Verdict {
         let verdict = match exit {
             Exit::PreemptionTimer => Verdict::Stop(Stop::TimeUp),
             _ => Verdict::Resume,

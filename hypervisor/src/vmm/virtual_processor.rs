@@ -10,13 +10,14 @@ use crate::events::Event as Noted;
 use crate::memory::{FRAME, OutOfFrames, Zone};
 use core::fmt;
 use core::sync::atomic::{AtomicU16, Ordering};
+use machine::cpu::CpuView;
 use vmx::caps::Capabilities;
-use vmx::controls::{self, Control, Controls, Refusal};
+use vmx::controls::{self, Control, Controls, Refusal, Word};
 use vmx::errors::VmFail;
 use vmx::exit::{Exit, REASON_NAMES, Reason};
 use vmx::fields::{self, VmcsRead, VmcsWrite};
 use vmx::guest_state::{self, BrokenRule, Context, GuestState, bits};
-use vmx::inject::{self, Event, Interruptibility, Readiness};
+use vmx::inject::{self, Activity, Event, Interruptibility, Readiness};
 use vmx::instructions::CurrentVmcs;
 use vmx::msr_bitmap::{self, Intercept};
 use vmx::{io_bitmap, requirements};
@@ -24,6 +25,11 @@ use vmx::{io_bitmap, requirements};
 /// MSRs that VM entries and exits swap, so that the guest may use them directly: IA32_SYSENTER_CS, ESP and EIP, IA32_PAT,
 /// IA32_FS_BASE and IA32_GS_BASE.
 const OWN_MSRS: [u32; 6] = [0x174, 0x175, 0x176, 0x277, 0xc000_0100, 0xc000_0101];
+
+/// XCR0 after reset: x87.
+const XCR0_RESET: u64 = 1;
+/// RFLAGS.RF.
+const RFLAGS_RF: u64 = 1 << 16;
 
 /// The next VPID to give out. 0 is the host.
 static NEXT_VPID: AtomicU16 = AtomicU16::new(1);
@@ -65,7 +71,8 @@ pub struct Vcpu {
     launched: bool,
     breakpoints: [u64; 4],
     guest_msrs: [u64; processor::GUEST_MSRS.len()],
-    task_priority: u64,
+    /// The guest's XCR0.
+    xcr0: u64,
     counts: [u64; REASON_NAMES.len()],
     exits: u64,
 }
@@ -89,7 +96,7 @@ impl Vcpu {
             launched: false,
             breakpoints: [0; 4],
             guest_msrs: [0; processor::GUEST_MSRS.len()],
-            task_priority: 0,
+            xcr0: XCR0_RESET,
             counts: [0; REASON_NAMES.len()],
             exits: 0,
         };
@@ -230,23 +237,63 @@ impl Active<'_> {
         guest_state::check_entry(&self.state(), &context)
     }
 
-    /// Switches a control.
+    /// Switches a control; nothing is written where it is as asked already.
     ///
     /// # Panics
     /// The processor does not let it: what is switched is among the requirements.
+    #[inline]
     pub fn set(&mut self, control: Control, on: bool) {
+        // Exits store EFER.LMA into the entry controls, so the VMCS knows that word better than we do.
+        if control.word == Word::Entry || self.vcpu.controls.has(control) != on {
+            self.switch(control, on);
+        }
+    }
+
+    fn switch(&mut self, control: Control, on: bool) {
         let Active { vcpu, loaded } = self;
-        let long = loaded.vmcs().read(fields::ENTRY_CONTROLS) & 1 << controls::IA32E_MODE_GUEST.bit != 0;
-        // Exits store EFER.LMA into the entry controls, so the VMCS knows better than we do.
-        let follow = vcpu.switch(controls::IA32E_MODE_GUEST, long);
-        follow.and_then(|()| vcpu.switch(control, on)).unwrap_or_else(|refusal| panic!("{refusal}"));
+        if control.word == Word::Entry {
+            let long = loaded.vmcs().read(fields::ENTRY_CONTROLS) & 1 << controls::IA32E_MODE_GUEST.bit != 0;
+            vcpu.switch(controls::IA32E_MODE_GUEST, long).unwrap_or_else(|refusal| panic!("{refusal}"));
+        }
+        vcpu.switch(control, on).unwrap_or_else(|refusal| panic!("{refusal}"));
         setup::write_word(loaded.vmcs_mut(), &vcpu.controls, control.word);
+    }
+
+    /// Has the guest exit (or no longer) as soon as it can take an interrupt.
+    #[inline]
+    pub fn request_interrupt_window(&mut self, on: bool) {
+        self.set(controls::INTERRUPT_WINDOW_EXITING, on);
+    }
+
+    /// Has the guest exit (or no longer) as soon as it can take an NMI.
+    #[inline]
+    pub fn request_nmi_window(&mut self, on: bool) {
+        self.set(controls::NMI_WINDOW_EXITING, on);
     }
 
     /// Lets the guest run for so many ticks of the VMX-preemption timer after each entry; None: without limit.
     pub fn set_preemption_timer(&mut self, ticks: Option<u32>) {
+        self.set(controls::SAVE_PREEMPTION_TIMER, false);
         self.set(controls::ACTIVATE_PREEMPTION_TIMER, ticks.is_some());
         self.vmcs_mut().write(fields::PREEMPTION_TIMER, ticks.unwrap_or(0));
+    }
+
+    /// Lets the guest run for so many ticks of the VMX-preemption timer from now on, however often it exits in between;
+    /// None: without limit. A tick is the host's time-stamp counter shifted right by IA32_VMX_MISC's bits 4:0. Time spent
+    /// in the host does not count.
+    #[inline]
+    pub fn arm_preemption_timer(&mut self, ticks: Option<u32>) {
+        // "Save VMX-preemption timer value" needs the timer active (SDM vol. 3C, "VM-Exit Control Fields").
+        self.set(controls::ACTIVATE_PREEMPTION_TIMER, ticks.is_some());
+        self.set(controls::SAVE_PREEMPTION_TIMER, ticks.is_some());
+        if let Some(ticks) = ticks {
+            self.vmcs_mut().write(fields::PREEMPTION_TIMER, ticks);
+        }
+    }
+
+    /// Ticks that are left of [`Active::arm_preemption_timer`]; 0 once it has run out.
+    pub fn preemption_timer_left(&self) -> u32 {
+        self.vmcs().read(fields::PREEMPTION_TIMER)
     }
 
     /// Breakpoints of the hypervisor: DR0 to DR3, and DR7 while the guest runs.
@@ -289,14 +336,69 @@ impl Active<'_> {
         }
     }
 
-    /// The guest's CR8.
-    pub fn task_priority(&mut self) -> &mut u64 {
-        &mut self.vcpu.task_priority
-    }
-
     /// Drops the translations that the guest's linear addresses have.
     pub fn flush(&mut self) {
         processor::invalidate_vpid(self.vcpu.vpid);
+    }
+
+    /// Whether the guest would take an interrupt now: IF, no shadow, nothing else due. A debug exception that is pending
+    /// goes first, since an injection would lose it; ask for the interrupt window then.
+    #[inline]
+    pub fn can_take_interrupt(&self) -> bool {
+        const SHADOWS: u32 = Interruptibility::STI | Interruptibility::MOV_SS;
+        let vmcs = self.vmcs();
+        vmcs.read(fields::GUEST_RFLAGS) & inject::RFLAGS_IF != 0
+            && vmcs.read(fields::GUEST_INTERRUPTIBILITY) & SHADOWS == 0
+            && !self.delivery_is_due()
+    }
+
+    /// Whether the guest would take an NMI now; otherwise ask for the NMI window.
+    pub fn can_take_nmi(&self) -> bool {
+        self.readiness().check(Event::nmi()).is_ok() && !self.delivery_is_due()
+    }
+
+    /// The next entry delivers something already: an event put back or reflected, or a pending debug exception.
+    #[inline]
+    pub fn delivery_is_due(&self) -> bool {
+        const VALID: u32 = 1 << 31;
+        /// "BS" and "enabled breakpoint" (SDM vol. 3C, "Pending Debug Exceptions").
+        const PENDING: u64 = 1 << 14 | 1 << 12;
+        self.vmcs().read(fields::ENTRY_INTERRUPTION_INFO) & VALID != 0
+            || self.vmcs().read(fields::GUEST_PENDING_DEBUG) & PENDING != 0
+    }
+
+    /// Has the next entry deliver an interrupt; [`Active::can_take_interrupt`] has said that it may. RF ends: it is whatever the
+    /// last exit made of it, and the frame on the guest's stack must be a function of the guest alone.
+    #[inline]
+    pub fn inject_interrupt(&mut self, vector: u8) {
+        let rflags = self.vmcs().read(fields::GUEST_RFLAGS);
+        if rflags & RFLAGS_RF != 0 {
+            self.vmcs_mut().write(fields::GUEST_RFLAGS, rflags & !RFLAGS_RF);
+        }
+        self.inject(Event::interrupt(vector));
+    }
+
+    /// Has the next entry deliver an NMI; [`Active::can_take_nmi`] has said that it may.
+    pub fn inject_nmi(&mut self) {
+        let rflags = self.vmcs().read(fields::GUEST_RFLAGS);
+        self.vmcs_mut().write(fields::GUEST_RFLAGS, rflags & !RFLAGS_RF);
+        self.inject(Event::nmi());
+    }
+
+    /// Whether the guest is active, halted, or shut down.
+    pub fn activity(&self) -> Activity {
+        self.readiness().activity
+    }
+
+    /// Sets the activity state.
+    pub fn set_activity(&mut self, activity: Activity) {
+        self.vmcs_mut().write(fields::GUEST_ACTIVITY, activity as u32);
+    }
+
+    /// What CPUID's answers depend on besides the leaf.
+    #[inline]
+    pub fn view(&self) -> CpuView {
+        CpuView { cr4: self.vmcs().read(fields::GUEST_CR4), xcr0: self.vcpu.xcr0 }
     }
 
     /// What decides whether an event can be injected now.

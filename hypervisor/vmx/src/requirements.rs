@@ -292,8 +292,12 @@ const GUESTS: &[Control] = &[
 ];
 
 /// Controls that come and go while a guest runs; they must be settable.
-const SWITCHED: &[Control] =
-    &[controls::INTERRUPT_WINDOW_EXITING, controls::NMI_WINDOW_EXITING, controls::ACTIVATE_PREEMPTION_TIMER];
+const SWITCHED: &[Control] = &[
+    controls::INTERRUPT_WINDOW_EXITING,
+    controls::NMI_WINDOW_EXITING,
+    controls::ACTIVATE_PREEMPTION_TIMER,
+    controls::SAVE_PREEMPTION_TIMER,
+];
 
 /// Controls without which no guest can be protected.
 const PROTECTION: &[Control] = &[
