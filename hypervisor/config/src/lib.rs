@@ -1,7 +1,57 @@
 //! `lockstep.toml`: what a virtual machine is made of. Parsed by the kernel, from a module, and by the tools, from a file.
+//!
+//! A file's name in it is a path for the tools, relative to the configuration's own place; for the kernel it is the name
+//! of a module, and the two strings are the same. [`Config::files`] lists them. `docs/configuration.md` is the
+//! reference for people.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
+
+mod config;
+mod emit;
+mod error;
+mod reader;
+mod sections;
+mod values;
+
+pub use config::{
+    Boot, Card, Clock, Config, Console, Cpu, Disk, File, Medium, Module, Network, PciAddress, Role, RtcStart,
+    Vm,
+};
+pub use error::{Error, Problem};
+pub use values::{Mac, Memory};
+
+/// Limits of what a configuration may ask for.
+pub mod limits {
+    /// Bytes of a configuration's text.
+    pub const TEXT: usize = 64 * 1024;
+    /// Bytes of a virtual machine's name.
+    pub const NAME: usize = 64;
+    /// Bytes of a file's name.
+    pub const FILE_NAME: usize = 255;
+    /// Bytes of a command line, without its final zero: Linux reads 2048 with it.
+    pub const COMMAND_LINE: usize = 2047;
+    /// The least memory of a guest, bytes.
+    pub const MEMORY_LEAST: u64 = 4 << 20;
+    /// The most memory of a guest, bytes.
+    pub const MEMORY_MOST: u64 = 64 << 30;
+    /// Memory comes in units of so many bytes: one large page.
+    pub const MEMORY_UNIT: u64 = 2 << 20;
+    /// Disks of a guest.
+    pub const DISKS: usize = 8;
+    /// The most bytes of a blank disk.
+    pub const DISK_MOST: u64 = 64 << 30;
+    /// Bytes of a disk's serial number: virtio 1.2, 5.2.6.1 (VIRTIO_BLK_T_GET_ID).
+    pub const DISK_SERIAL: usize = 20;
+    /// Network devices of a guest.
+    pub const NETWORKS: usize = 4;
+    /// Modules for a Multiboot kernel.
+    pub const MODULES: usize = 8;
+    /// The most instructions per microsecond that a clock can be told.
+    pub const CLOCK_RATE: u64 = 100_000;
+    /// The last year that the guest's clock can be started in.
+    pub const LAST_YEAR: u16 = 2099;
+}
