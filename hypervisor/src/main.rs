@@ -4,6 +4,7 @@
 #![cfg_attr(not(target_os = "none"), allow(dead_code))]
 
 mod calibration;
+mod duties;
 mod events;
 mod firmware;
 mod font;

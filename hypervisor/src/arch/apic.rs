@@ -65,6 +65,8 @@ static MODE: AtomicU8 = AtomicU8::new(Mode::None as u8);
 static ADDRESS: AtomicU64 = AtomicU64::new(0);
 /// Counts of the timer (divider 1) in a second.
 static TIMER_HERTZ: AtomicU64 = AtomicU64::new(0);
+/// The same in a nanosecond, times 2^32.
+static COUNTS_PER_NS: AtomicU64 = AtomicU64::new(0);
 
 /// How the local APICs are driven.
 pub fn mode() -> Mode {
@@ -240,6 +242,7 @@ pub fn calibrate_timer() -> u64 {
     write(Register::TimerInitial, 0);
     let hertz = (u128::from(counted) * u128::from(time::hertz()) / u128::from(ticks.max(1))) as u64;
     TIMER_HERTZ.store(hertz, Ordering::Relaxed);
+    COUNTS_PER_NS.store(((u128::from(hertz) << 32) / 1_000_000_000) as u64, Ordering::Relaxed);
     hertz
 }
 
@@ -248,6 +251,13 @@ pub fn calibrate_timer() -> u64 {
 pub fn timer_once(micros: u64) {
     let counts = u128::from(micros) * u128::from(TIMER_HERTZ.load(Ordering::Relaxed)) / 1_000_000;
     write(Register::TimerDivide, 0b1011);
+    write(Register::LvtTimer, vector::TIMER.into());
+    write(Register::TimerInitial, counts.clamp(1, u32::MAX.into()) as u32);
+}
+
+/// As [`timer_once`], for nanoseconds, and without a division: for the way in and out of a guest.
+pub fn timer_once_ns(ns: u64) {
+    let counts = u128::from(ns) * u128::from(COUNTS_PER_NS.load(Ordering::Relaxed)) >> 32;
     write(Register::LvtTimer, vector::TIMER.into());
     write(Register::TimerInitial, counts.clamp(1, u32::MAX.into()) as u32);
 }

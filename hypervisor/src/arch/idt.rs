@@ -4,7 +4,7 @@
 //! what they interrupted and may change it. Without a handler, an exception is the end (see `panic.rs`), and an
 //! external interrupt is counted in the event ring and acknowledged.
 
-use super::{apic, cpu, gdt, percpu};
+use super::{alarm, apic, cpu, gdt, percpu};
 use crate::events::Event;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -223,6 +223,7 @@ pub extern "C" fn dispatch(frame: &mut Frame) {
     if external && vector != vector::SPURIOUS {
         apic::eoi();
     }
+    frame.rip = alarm::past_halt(frame.rip);
 }
 
 /// Moves the legacy interrupt controllers out of the exceptions' way and masks every line (Intel 8259A data sheet).

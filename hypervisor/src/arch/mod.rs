@@ -2,6 +2,7 @@
 //! code. Functions here are safe to call where the kernel's own invariants (stated at each SAFETY comment) hold.
 
 pub mod acpi;
+pub mod alarm;
 pub mod apic;
 pub mod backtrace;
 pub mod cpu;
