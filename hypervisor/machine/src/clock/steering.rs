@@ -1,0 +1,111 @@
+//! How the primary keeps virtual time at real time: it measures how long a count takes and makes records for the clock.
+//!
+//! The rate follows the measured pace of the guest. It is kept within [`SPREAD`] of the fastest pace seen lately, so that
+//! a guest that suddenly retires much faster cannot run its clock far ahead before the next look: a clock that is ahead can only be
+//! slowed, one that is behind can step. What is missing for that reason, and what a stall of the host has cost, is caught up
+//! by steps, at most as much as real time passes: twice the speed of real time.
+
+use super::{Correction, MAX_RATE, MAX_STEP, MIN_RATE};
+
+/// Real time between two looks, nanoseconds.
+const LOOK: u64 = 1_000_000;
+/// An error that needs no record, nanoseconds.
+const TOLERANCE: u64 = 100_000;
+/// Errors below this are worked off by the rate, above by steps (behind) or the slowest rate (ahead), nanoseconds.
+const HORIZON: u64 = 2_000_000;
+/// A rate is at most this many times the fastest pace seen lately.
+const SPREAD: u64 = 16;
+/// A shorter time of execution measures no pace, nanoseconds.
+const MEASURABLE: u64 = 200_000;
+/// A longer time between two looks was a stall of the host and measures no pace, nanoseconds.
+const STALL: u64 = 50_000_000;
+/// The fastest pace is forgotten by 1/this with each measurement.
+const FORGET: u64 = 1024;
+
+/// What the primary knows about real time.
+#[derive(Clone, Debug)]
+pub struct Steering {
+    /// The real time before which a look is pointless, nanoseconds.
+    next: u64,
+    /// The last look.
+    last: Option<Look>,
+    /// Virtual nanoseconds skipped by a halted guest since the last look.
+    idle: u64,
+    /// Smoothed pace, nanoseconds per count, 32.32 fixed point; 0: not known.
+    pace: u64,
+    /// The fastest pace seen lately, same unit.
+    fastest: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    count: u64,
+    now: u64,
+    real: u64,
+}
+
+impl Steering {
+    pub const fn new() -> Self {
+        Self { next: 0, last: None, idle: 0, pace: 0, fastest: MAX_RATE }
+    }
+
+    #[inline]
+    pub const fn due(&self, real: u64) -> bool {
+        real >= self.next
+    }
+
+    pub const fn idled(&mut self, nanoseconds: u64) {
+        self.idle = self.idle.saturating_add(nanoseconds);
+    }
+
+    /// One look at real time.
+    pub fn correct(&mut self, count: u64, now: u64, real: u64, rate: u64) -> Option<Correction> {
+        let look = Look { count, now, real };
+        self.next = real.saturating_add(LOOK);
+        let last = self.last.replace(look)?;
+        let idle = core::mem::take(&mut self.idle);
+        let elapsed = real.saturating_sub(last.real);
+        self.measure(count.saturating_sub(last.count), elapsed, idle);
+        if self.pace == 0 {
+            return None;
+        }
+
+        let wanted = self.wanted_rate(now, real);
+        let behind = real.saturating_sub(now);
+        let step = if behind < HORIZON {
+            0
+        } else {
+            // No more than makes virtual time pass twice as fast as real time.
+            let room = elapsed.saturating_mul(2).saturating_sub(now.saturating_sub(last.now));
+            behind.min(room).min(u64::from(MAX_STEP)) as u32
+        };
+        let close = real.abs_diff(now) <= TOLERANCE && rate.abs_diff(wanted) <= rate / 16;
+        let same = step == 0 && rate == wanted;
+        (!close && !same).then_some(Correction { rate: wanted, step })
+    }
+
+    /// How long a count took since the last look.
+    fn measure(&mut self, counts: u64, elapsed: u64, idle: u64) {
+        let busy = elapsed.saturating_sub(idle);
+        if busy < MEASURABLE || elapsed > STALL {
+            return;
+        }
+        // Busy time is at most STALL here, so the shift keeps it.
+        let pace = (busy << 32).checked_div(counts).unwrap_or(MAX_RATE).clamp(MIN_RATE, MAX_RATE);
+        self.pace = match self.pace {
+            0 => pace,
+            // Faster is believed sooner than slower: a clock that is ahead is worse than one that is behind.
+            old if pace < old => old - (old - pace) / 2,
+            old => old + (pace - old) / 4,
+        };
+        self.fastest = (self.fastest + self.fastest / FORGET).min(pace).min(MAX_RATE);
+    }
+
+    fn wanted_rate(&self, now: u64, real: u64) -> u64 {
+        let error = real.abs_diff(now).min(HORIZON);
+        // Per 1024: behind up to 1.25 times the pace, ahead down to an eighth of it.
+        let share = if real >= now { 1024 + 256 * error / HORIZON } else { 1024 - 896 * error / HORIZON };
+        let limit = self.fastest.saturating_mul(SPREAD).min(MAX_RATE);
+        (self.pace * share / 1024).min(limit).max(MIN_RATE)
+    }
+}
