@@ -11,6 +11,7 @@ mod font;
 mod memory;
 mod options;
 mod proof;
+mod shell;
 mod symbols;
 
 #[cfg(target_os = "none")]

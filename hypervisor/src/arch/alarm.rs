@@ -149,6 +149,7 @@ fn halt_once() {
 /// Where an interrupt that found `rip` goes on: behind the HLT of [`wait_for_interrupt`] if that was next, so that what
 /// the interrupt has raised is looked at first.
 pub fn past_halt(rip: u64) -> u64 {
-    let (halt, after) = ((&raw const halt_once_hlt).addr() as u64, (&raw const halt_once_after).addr() as u64);
+    let (halt, after) =
+        ((&raw const halt_once_hlt).addr() as u64, (&raw const halt_once_after).addr() as u64);
     if rip == halt { after } else { rip }
 }
