@@ -1,6 +1,17 @@
 //! The processor that the guest sees, as data and pure functions: what CPUID and the MSRs say, which control-register
 //! values it takes.
 
+pub mod features;
+pub mod msr;
+pub mod mtrr;
+pub mod profile;
+pub mod registers;
+
+pub use features::Level;
+pub use msr::Msrs;
+pub use profile::Profile;
+pub use registers::{GeneralProtection, Limits};
+
 /// What CPUID's answers depend on besides the leaf: bits that the guest has set in its control registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct CpuView {
