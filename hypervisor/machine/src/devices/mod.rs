@@ -6,6 +6,7 @@
 use core::fmt;
 
 pub mod diagnostics;
+pub mod fw_cfg;
 pub mod keyboard;
 pub mod pit;
 pub mod pm;
@@ -13,6 +14,7 @@ pub mod rtc;
 pub mod uart;
 
 pub use diagnostics::Diagnostics;
+pub use fw_cfg::FwCfg;
 pub use keyboard::Keyboard;
 pub use pit::Pit;
 pub use pm::Pm;

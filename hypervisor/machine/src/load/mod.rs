@@ -9,6 +9,7 @@ mod bios;
 mod bytes;
 mod elf;
 mod entry;
+pub mod linker;
 mod linux;
 pub mod map;
 mod multiboot;
