@@ -1,0 +1,152 @@
+//! Whatever the text is, the parser answers; whatever the configuration is, it can be written and read again.
+
+use proptest::prelude::*;
+use vm_config::{
+    Boot, Card, Clock, Config, Console, Cpu, Disk, Mac, Medium, Memory, Module, Network, PciAddress,
+    RtcStart, Vm,
+};
+
+fn file() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9_./ü-]{1,40}"
+}
+
+fn command_line() -> impl Strategy<Value = String> {
+    // Everything printable, quotes and backslashes included.
+    "[ -~äß€]{0,60}"
+}
+
+fn mac() -> impl Strategy<Value = Mac> {
+    any::<[u8; 6]>().prop_map(|mut bytes| {
+        bytes[0] = bytes[0] & 0xfe | 2;
+        Mac(bytes)
+    })
+}
+
+fn boot() -> impl Strategy<Value = Boot> {
+    let module = (file(), command_line()).prop_map(|(file, command_line)| Module { file, command_line });
+    let linux =
+        (file(), proptest::option::of(file()), command_line()).prop_map(|(kernel, initrd, command_line)| {
+            Boot::Kernel { kernel, initrd, command_line, modules: vec![] }
+        });
+    let multiboot = (file(), command_line(), proptest::collection::vec(module, 0..4)).prop_map(
+        |(kernel, command_line, modules)| Boot::Kernel { kernel, initrd: None, command_line, modules },
+    );
+    let firmware = (file(), 0..2usize).prop_map(|(firmware, disk)| Boot::Firmware { firmware, disk });
+    prop_oneof![linux, multiboot, firmware]
+}
+
+fn disk() -> impl Strategy<Value = Disk> {
+    let medium =
+        prop_oneof![file().prop_map(Medium::Image), (1..1u64 << 26).prop_map(|kib| Medium::Blank(kib << 10))];
+    (medium, any::<bool>(), proptest::option::of("[ -~]{1,20}"))
+        .prop_map(|(medium, read_only, serial)| Disk { medium, read_only, serial })
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    let place = (any::<u8>(), 0..32u8, 0..8u8);
+    let place = place.prop_map(|(bus, device, function)| Card::Pci(PciAddress { bus, device, function }));
+    let card = prop_oneof![place, mac().prop_map(Card::Mac), any::<u8>().prop_map(Card::Index)];
+    (mac(), proptest::option::of(card), any::<bool>()).prop_map(|(mac, card, promiscuous)| Network {
+        mac,
+        card,
+        promiscuous,
+    })
+}
+
+fn config() -> impl Strategy<Value = Config> {
+    let vm = ("[a-zA-Z0-9._-]{1,64}", 2..32768u64, 0..3usize, proptest::option::of(0..1u64 << 63));
+    let vm = vm.prop_map(|(name, pages, cpu, seed)| {
+        let memory = Memory { bytes: pages << 21 };
+        Vm { name, memory, cpu: Cpu::ALL[cpu], seed }
+    });
+    let networks = proptest::collection::vec(network(), 0..3).prop_filter("addresses differ", |networks| {
+        networks.iter().enumerate().all(|(n, a)| networks[..n].iter().all(|b| a.mac != b.mac))
+    });
+    let console = (any::<bool>(), any::<bool>(), proptest::option::of(1..32u8))
+        .prop_map(|(serial, virtio, escape)| Console { serial, virtio, escape });
+    let rtc = prop_oneof![Just(RtcStart::Host), (0..4_102_444_800u64).prop_map(RtcStart::Fixed)];
+    let clock = (any::<bool>(), proptest::option::of(1..=100_000u64))
+        .prop_map(|(follows_host, rate)| Clock { follows_host, rate });
+    (vm, boot(), proptest::collection::vec(disk(), 2..5), networks, console, rtc, clock).prop_map(
+        |(vm, boot, disks, networks, console, rtc, clock)| Config {
+            vm,
+            boot,
+            disks,
+            networks,
+            console,
+            rtc,
+            clock,
+        },
+    )
+}
+
+/// Pieces that look like a configuration, so that random texts get beyond the first line.
+fn pieces() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("[vm]\n"),
+        Just("[boot]\n"),
+        Just("[[disk]]\n"),
+        Just("[[network]]\n"),
+        Just("[[boot.module]]\n"),
+        Just("name = "),
+        Just("memory = "),
+        Just("kernel = "),
+        Just("size = "),
+        Just("mac = "),
+        Just("start = "),
+        Just("rate = "),
+        Just("seed = "),
+        Just("\"64M\"\n"),
+        Just("\"a\"\n"),
+        Just("'52:54:00:00:00:01'\n"),
+        Just("2026-01-31T23:59:60Z\n"),
+        Just("0x_1\n"),
+        Just("-9223372036854775809\n"),
+        Just("1e400\n"),
+        Just("{"),
+        Just("}"),
+        Just("["),
+        Just("]"),
+        Just(","),
+        Just("\"\"\""),
+        Just("\\u"),
+        Just("\n"),
+    ];
+    proptest::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        if let Err(error) = Config::parse_bytes(&bytes) {
+            prop_assert!(error.line >= 1 && error.column >= 1 && !error.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn any_text_is_answered(text in "(?s).{0,200}") {
+        let _ = Config::parse(&text);
+    }
+
+    #[test]
+    fn any_puzzle_of_keys_and_values_is_answered_within_the_text(text in pieces()) {
+        if let Err(error) = Config::parse(&text) {
+            let lines = text.split('\n').count() as u32;
+            prop_assert!(error.line <= lines, "line {} of {lines}: {text:?}", error.line);
+        }
+    }
+
+    #[test]
+    fn a_damaged_configuration_is_answered(config in config(), at in any::<proptest::sample::Index>(), byte: u8) {
+        let mut bytes = config.to_string().into_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        let _ = Config::parse_bytes(&bytes);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again(config in config()) {
+        let text = config.to_string();
+        prop_assert_eq!(Config::parse(&text).map_err(|error| format!("{error}\n{text}")), Ok(config));
+    }
+}
