@@ -4,8 +4,10 @@
 //! NMI or a panic in the middle of a line), and after [`LOCK_POLLS`] polls it lets in anybody. The sinks below bear that.
 
 use crate::arch::{percpu, screen, serial, time};
+use crate::duties;
+use crate::shell::Line;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// Polls of the lock before a line goes out without it: seconds, far more than a line takes.
@@ -42,15 +44,66 @@ impl Drop for Guard {
     }
 }
 
+/// What the serial line has got last did not end a line.
+static MID_LINE: AtomicBool = AtomicBool::new(false);
+
+/// A line of the hypervisor's has come between others' text on the serial line since [`take_disturbed`].
+static DISTURBED: AtomicBool = AtomicBool::new(false);
+
 /// Where text goes: every sink that is present.
 struct Sinks;
+
+impl Sinks {
+    /// Ends the serial line's current line, if it has begun, so that ours is not torn.
+    fn begin_line(&mut self) {
+        if MID_LINE.swap(false, Ordering::Relaxed) {
+            serial::write("\n");
+        }
+        DISTURBED.store(true, Ordering::Relaxed);
+        duties::HOST.raise(duties::SERIAL);
+    }
+}
 
 impl Write for Sinks {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         serial::write(text);
+        note_end(text.as_bytes());
         screen::write(text);
         Ok(())
     }
+}
+
+/// Where the serial line is after these bytes.
+fn note_end(bytes: &[u8]) {
+    if let Some(last) = bytes.last() {
+        MID_LINE.store(*last != b'\n', Ordering::Relaxed);
+    }
+}
+
+/// The serial line alone: for the shell and a guest's console, which have no business on the screen.
+#[derive(Clone, Copy, Debug)]
+pub struct SerialLine;
+
+impl Write for SerialLine {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let _line = Guard::acquire();
+        serial::write(text);
+        note_end(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Line for SerialLine {
+    fn raw(&mut self, bytes: &[u8]) {
+        let _line = Guard::acquire();
+        serial::write_raw(bytes);
+        note_end(bytes);
+    }
+}
+
+/// Whether a line of the hypervisor's has come in between since the last call.
+pub fn take_disturbed() -> bool {
+    DISTURBED.swap(false, Ordering::Relaxed)
 }
 
 struct Logger;
@@ -63,6 +116,7 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let _line = Guard::acquire();
+            Sinks.begin_line();
             let (seconds, micros) = time::uptime();
             let _ = writeln!(
                 Sinks,
@@ -97,9 +151,11 @@ pub fn init() {
     log::set_max_level(LevelFilter::Info);
 }
 
-/// Takes the lock, whoever has it: for the last words, when all other processors are stopped.
+/// Takes the lock, whoever has it, and lets nothing wait in a queue any more: for the last words, when all other
+/// processors are stopped.
 pub fn seize() {
     OWNER.store(percpu::number() as u32 + 1, Ordering::SeqCst);
+    serial::direct();
 }
 
 /// Prints text as it is, without a stamp: for machine-readable lines and tables. One call is never torn apart by
@@ -109,10 +165,17 @@ pub fn print(text: fmt::Arguments<'_>) {
     let _ = Sinks.write_fmt(text);
 }
 
+/// Prints text as it is, at the start of a line.
+pub fn print_line(text: fmt::Arguments<'_>) {
+    let _line = Guard::acquire();
+    Sinks.begin_line();
+    let _ = Sinks.write_fmt(text);
+}
+
 /// Prints one machine-readable line: `@@ ` and what follows. See the README for the words.
 #[macro_export]
 macro_rules! machine_line {
     ($($arg:tt)*) => {
-        $crate::console::print(format_args!("@@ {}\n", format_args!($($arg)*)))
+        $crate::console::print_line(format_args!("@@ {}\n", format_args!($($arg)*)))
     };
 }

@@ -3,7 +3,7 @@
 use crate::arch::{cpu, crash, percpu, reset};
 use crate::events::{Event, Stage};
 use crate::options::{After, Options};
-use crate::{machine_line, platform};
+use crate::{machine_line, platform, terminal};
 
 /// Does what the options say. The boot work is done.
 pub fn end(options: &Options<'_>) -> ! {
@@ -17,6 +17,7 @@ pub fn end(options: &Options<'_>) -> ! {
         After::Exit if cpu::exit_port_allowed() => cpu::exit(cpu::ExitCode::Success),
         After::Exit => log::warn!("after=exit without exit-port=0xf4: parked instead"),
         After::Park => {}
+        After::Shell => terminal::run(),
         After::Reboot => {
             log::info!("restart");
             reset::restart(platform.and_then(|p| p.reset))

@@ -11,6 +11,7 @@ mod font;
 mod memory;
 mod options;
 mod proof;
+mod ring;
 mod shell;
 mod symbols;
 
@@ -39,6 +40,8 @@ mod platform;
 mod smp;
 #[cfg(target_os = "none")]
 mod startup;
+#[cfg(target_os = "none")]
+mod terminal;
 #[cfg(target_os = "none")]
 mod vcpu;
 #[cfg(target_os = "none")]

@@ -111,6 +111,11 @@ pub fn frames() -> MutexGuard<'static, Pool> {
     FRAMES.lock()
 }
 
+/// Free frames of a zone, also after the pools are closed.
+pub fn free(zone: Zone) -> u64 {
+    FRAMES.lock().free(zone)
+}
+
 /// Closes the frame pools and the heap for good. Called when the guest starts.
 pub fn end_allocation() {
     CLOSED.store(true, Ordering::SeqCst);

@@ -8,6 +8,7 @@ use e1000::{E1000, Family, InitError, Rings};
 use hal::{Clock as _, Link, MacAddress, NetDevice};
 use heapless::Vec;
 use pci::{BarError, ConfigSpace, Function, command};
+use spin::Once;
 
 /// Cards looked at; more are left alone.
 pub const MAX_CARDS: usize = 8;
@@ -46,9 +47,13 @@ impl fmt::Display for Trouble {
 
 /// Says of each card what it is.
 pub fn report(config: &mut PciConfig, cards: &Cards) {
+    let mut known = Vec::new();
     for card in cards {
         let (address, vendor, device) = (card.address, card.vendor, card.device);
-        match try_out(config, card) {
+        let found = try_out(config, card);
+        // Room for all is in the type.
+        let _ = known.push(Known { card: *card, found });
+        match found {
             Ok((mac, link)) => {
                 log::info!("network card {address}: {mac}, link {}", LinkName(link));
                 let up = u8::from(link != Link::Down);
@@ -57,6 +62,33 @@ pub fn report(config: &mut PciConfig, cards: &Cards) {
             Err(trouble) => log::warn!("network card {address} ({vendor:04x}:{device:04x}): {trouble}"),
         }
     }
+    KNOWN.call_once(|| known);
+}
+
+/// What was found at boot, for the shell.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    card: Function,
+    found: Result<(MacAddress, Link), Trouble>,
+}
+
+static KNOWN: Once<Vec<Known, MAX_CARDS>> = Once::new();
+
+/// Tells what the boot has found about the cards.
+///
+/// # Errors
+/// Those of the sink.
+pub fn tell(out: &mut dyn fmt::Write) -> fmt::Result {
+    let known = KNOWN.get().map_or(&[][..], |known| &known[..]);
+    if known.is_empty() {
+        return writeln!(out, "no network card");
+    }
+    known.iter().try_for_each(|Known { card, found }| match found {
+        Ok((mac, link)) => writeln!(out, "{}: {mac}, at boot link {}", card.address, LinkName(*link)),
+        Err(trouble) => {
+            writeln!(out, "{} ({:04x}:{:04x}): {trouble}", card.address, card.vendor, card.device)
+        }
+    })
 }
 
 /// Starts a card, asks it, stops it. It does no DMA afterwards.

@@ -20,6 +20,8 @@ pub enum After {
     Exit,
     /// Halt every processor and stay.
     Park,
+    /// The hypervisor's shell, on the serial port.
+    Shell,
     /// Restart the machine.
     Reboot,
     /// Switch the machine off.
@@ -32,6 +34,7 @@ impl After {
         match self {
             After::Exit => "exit",
             After::Park => "park",
+            After::Shell => "shell",
             After::Reboot => "reboot",
             After::PowerOff => "poweroff",
         }
@@ -134,7 +137,7 @@ impl Default for Options<'_> {
         Options {
             exit_port: false,
             log: LevelFilter::Info,
-            after: After::Park,
+            after: After::Shell,
             proof: Proof::Short,
             seed: 1,
             landings: None,
@@ -183,7 +186,7 @@ impl<'a> Options<'a> {
                 put(&mut self.exit_port, right, "0xf4")
             }
             "log" => put(&mut self.log, value.and_then(level), "error, warn, info, debug or trace"),
-            "after" => put(&mut self.after, value.and_then(after), "exit, park, reboot or poweroff"),
+            "after" => put(&mut self.after, value.and_then(after), "exit, park, shell, reboot or poweroff"),
             "proof" => put(&mut self.proof, value.and_then(proof), "off, short or long"),
             "seed" => {
                 put(&mut self.seed, value.and_then(number), "a number of at most 64 bits, decimal or 0x")
@@ -229,7 +232,9 @@ fn level(value: &str) -> Option<LevelFilter> {
 }
 
 fn after(value: &str) -> Option<After> {
-    [After::Exit, After::Park, After::Reboot, After::PowerOff].into_iter().find(|a| a.word() == value)
+    [After::Exit, After::Park, After::Shell, After::Reboot, After::PowerOff]
+        .into_iter()
+        .find(|a| a.word() == value)
 }
 
 fn proof(value: &str) -> Option<Proof> {
@@ -294,7 +299,7 @@ mod tests {
     fn nothing_said_means_park_and_no_exit_port() {
         let o = parse("");
         assert!(!o.exit_port && !o.json);
-        assert_eq!((o.after, o.proof, o.log), (After::Park, Proof::Short, LevelFilter::Info));
+        assert_eq!((o.after, o.proof, o.log), (After::Shell, Proof::Short, LevelFilter::Info));
     }
 
     #[test]

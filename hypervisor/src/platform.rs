@@ -1,6 +1,6 @@
 //! The machine as its firmware describes it: ACPI tables read at boot and kept, PCI functions listed.
 
-use crate::arch::{percpu, physical};
+use crate::arch::{ioapic, percpu, physical};
 use crate::events::{Event, Stage};
 use crate::firmware::fadt::{self, PowerOff, Reset};
 use crate::firmware::madt::Madt;
@@ -35,6 +35,22 @@ pub struct Platform {
 }
 
 static PLATFORM: Once<Platform> = Once::new();
+
+/// PCI functions kept at most, for the shell and for who looks for a card; more are only counted.
+pub const MAX_FUNCTIONS: usize = 64;
+
+/// What the walk over PCI has found.
+#[derive(Clone, Debug, Default)]
+pub struct PciFound {
+    /// The first functions, in the order of the walk.
+    pub functions: Vec<Function, MAX_FUNCTIONS>,
+    /// How many there are in all.
+    pub count: usize,
+    /// Their configuration space.
+    pub config: PciConfig,
+}
+
+static PCI: Once<PciFound> = Once::new();
 
 /// What the firmware says; nothing before [`read`].
 pub fn get() -> Option<&'static Platform> {
@@ -124,6 +140,7 @@ fn dump(address: u64, bytes: &[u8]) {
 /// Walks PCI, prints a table of its functions, and says what the network cards are.
 pub fn list_pci(platform: &Platform) {
     percpu::record(Event::Stage(Stage::Pci));
+    ioapic::init(platform.madt.as_ref());
     let mut config = match PciConfig::new(&platform.windows) {
         Ok(config) => config,
         Err(e) => {
@@ -138,32 +155,73 @@ pub fn list_pci(platform: &Platform) {
         let _ = segments.push((0, 0, 255));
     }
     console::print(format_args!("PCI        vendor:device class  revision kind\n"));
-    let mut functions = 0;
+    let (mut count, mut functions) = (0, Vec::new());
     let mut cards = Cards::new();
     let mut found = |function: Function| {
         print_function(function);
+        // More than MAX_FUNCTIONS: see there.
+        let _ = functions.push(function);
         if function.class.is_ethernet() && cards.push(function).is_err() {
             log::warn!("network card {} is left alone: more than {MAX_CARDS}", function.address);
         }
     };
     for (segment, first, last) in segments {
-        functions += pci::walk(&config, segment, first, last, &mut found).functions;
+        count += pci::walk(&config, segment, first, last, &mut found).functions;
     }
     let access = if config.windows().is_empty() { "ports" } else { "ecam" };
-    log::info!("PCI: {functions} functions ({access})");
-    machine_line!("pci functions={functions} access={access}");
+    log::info!("PCI: {count} functions ({access})");
+    machine_line!("pci functions={count} access={access}");
     network::report(&mut config, &cards);
+    PCI.call_once(|| PciFound { functions, count, config });
 }
 
-fn print_function(function: Function) {
-    let kind = match function.kind {
+/// What [`list_pci`] has found; nothing before it.
+pub fn pci() -> Option<&'static PciFound> {
+    PCI.get()
+}
+
+/// Tells what the walk over PCI has found.
+///
+/// # Errors
+/// Those of the sink.
+pub fn tell_pci(out: &mut dyn fmt::Write) -> fmt::Result {
+    let Some(found) = pci() else { return writeln!(out, "PCI has not been looked at") };
+    writeln!(out, "PCI        vendor:device class  revision interrupt kind")?;
+    for f in &found.functions {
+        let pin = match f.interrupt_pin {
+            pin @ 1..=4 => char::from(b'A' - 1 + pin),
+            _ => '-',
+        };
+        writeln!(
+            out,
+            "{:12} {:04x}:{:04x}   {} {:02x}       {pin} {:>3}     {}",
+            f.address,
+            f.vendor,
+            f.device,
+            f.class,
+            f.revision,
+            f.interrupt_line,
+            kind(f)
+        )?;
+    }
+    let more = found.count.saturating_sub(found.functions.len());
+    if more > 0 { writeln!(out, "and {more} more") } else { Ok(()) }
+}
+
+/// What a function is, for people.
+fn kind(function: &Function) -> &'static str {
+    match function.kind {
         HeaderKind::Endpoint { .. } if function.class.is_ethernet() => "network controller",
         HeaderKind::Endpoint { .. } if function.class.is_nvme() => "NVMe controller",
         HeaderKind::Endpoint { .. } => "endpoint",
         HeaderKind::PciBridge(_) => "bridge",
         HeaderKind::CardBusBridge => "CardBus bridge",
         HeaderKind::Unknown(_) => "unknown header",
-    };
+    }
+}
+
+fn print_function(function: Function) {
+    let kind = kind(&function);
     console::print(format_args!(
         "{:12} {:04x}:{:04x}   {} {:02x}       {kind}\n",
         function.address, function.vendor, function.device, function.class, function.revision

@@ -28,6 +28,10 @@ pub mod vector {
     pub const FIRST_EXTERNAL: u8 = 0x20;
     /// The legacy interrupt controllers are moved here and masked; what comes is spurious.
     pub const LEGACY: u8 = 0x20;
+    /// The serial port.
+    pub const SERIAL: u8 = 0x40;
+    /// The network card.
+    pub const NETWORK: u8 = 0x41;
     /// The local APIC's timer.
     pub const TIMER: u8 = 0xE0;
     /// Performance-counter overflow.

@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod crash;
 pub mod gdt;
 pub mod idt;
+pub mod ioapic;
 pub mod paging;
 pub mod percpu;
 pub mod physical;

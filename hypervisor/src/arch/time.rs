@@ -102,7 +102,7 @@ pub fn deadline(micros: u64) -> u64 {
 }
 
 /// Nothing to be done by the processor until an interrupt or a time: see [`super::alarm`].
-pub use super::alarm::{Woken, wait_for_interrupt};
+pub use super::alarm::wait_for_interrupt;
 
 /// Waits.
 pub fn wait_micros(micros: u64) {

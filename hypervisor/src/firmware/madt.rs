@@ -36,6 +36,17 @@ pub struct Override {
     pub flags: u16,
 }
 
+/// An input of the I/O APICs, and how a device drives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Global interrupt.
+    pub global: u32,
+    /// By level, not by edge.
+    pub level: bool,
+    /// Low is active.
+    pub active_low: bool,
+}
+
 /// What the MADT says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Madt {
@@ -71,6 +82,33 @@ impl Madt {
         };
         madt_entries(table).for_each(|entry| madt.take(entry));
         Some(madt)
+    }
+
+    /// Where a legacy interrupt (0 to 15) arrives. ISA devices drive edges, active high, unless an override says otherwise.
+    pub fn isa_line(&self, legacy: u8) -> Line {
+        self.line(legacy, Line { global: legacy.into(), level: false, active_low: false })
+    }
+
+    /// Where the interrupt of a PCI device arrives whose interrupt line register says `legacy`, which firmware has routed
+    /// there (PCI Local Bus 3.0, 6.2.4). PCI devices drive levels, active low, unless an override says otherwise.
+    pub fn pci_line(&self, legacy: u8) -> Line {
+        self.line(legacy, Line { global: legacy.into(), level: true, active_low: true })
+    }
+
+    /// Flags: ACPI 6.5, table 5.26.
+    fn line(&self, legacy: u8, usual: Line) -> Line {
+        let Some(found) = self.overrides.iter().find(|o| o.legacy == legacy) else { return usual };
+        let level = match found.flags >> 2 & 3 {
+            0b01 => false,
+            0b11 => true,
+            _ => usual.level,
+        };
+        let active_low = match found.flags & 3 {
+            0b01 => false,
+            0b11 => true,
+            _ => usual.active_low,
+        };
+        Line { global: found.global, level, active_low }
     }
 
     fn take(&mut self, entry: MadtEntry<'_>) {
@@ -155,6 +193,24 @@ mod tests {
     fn the_address_override_counts() {
         let m = Madt::parse(&madt(&[&[5, 12, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]])).unwrap();
         assert_eq!(m.local_apic, 1 << 32);
+    }
+
+    #[test]
+    fn interrupt_lines_follow_the_overrides() {
+        let m = Madt::parse(&madt(&[
+            &[2, 10, 0, 0, 2, 0, 0, 0, 0, 0],     // as ISA does
+            &[2, 10, 0, 9, 9, 0, 0, 0, 0x0D, 0],  // level, high
+            &[2, 10, 0, 4, 20, 0, 0, 0, 0x07, 0], // edge, low
+        ]))
+        .unwrap();
+        let line = |global, level, active_low| Line { global, level, active_low };
+        assert_eq!(m.isa_line(3), line(3, false, false));
+        assert_eq!(m.isa_line(0), line(2, false, false));
+        assert_eq!(m.isa_line(9), line(9, true, false));
+        assert_eq!(m.isa_line(4), line(20, false, true));
+        assert_eq!(m.pci_line(11), line(11, true, true));
+        assert_eq!(m.pci_line(9), line(9, true, false));
+        assert_eq!(m.pci_line(0), line(2, true, true));
     }
 
     #[test]

@@ -10,10 +10,10 @@ use crate::memory::{FRAME, OutOfFrames, Zone};
 use crate::options::{After, Options, Proof};
 use crate::vmm::processors;
 use crate::vmm::setup::{self, Pointers};
-use core::fmt;
+use core::fmt::{self, Write};
 use replay::pmu::{Lacking, Selector};
 use replay::proof::{self, Form, Mark, Report, Row};
-use spin::Mutex;
+use spin::{Mutex, Once};
 use vmx::caps::Capabilities;
 use vmx::controls::{self, Refusal};
 use vmx::errors::VmFail;
@@ -37,6 +37,47 @@ pub enum Outcome {
     Refused,
 }
 
+/// What the proof has found, kept for whoever sets margins and for the shell.
+#[derive(Debug)]
+pub struct Found {
+    /// The table and the margins.
+    pub report: Report,
+    /// The event that counts conditional branches.
+    pub selector: Selector,
+    /// Seed of the proof.
+    pub seed: u64,
+}
+
+static FOUND: Once<Found> = Once::new();
+
+/// What the proof has found; nothing where it was off or refused.
+pub fn report() -> Option<&'static Found> {
+    FOUND.get()
+}
+
+/// Tells what the proof has found: the table again.
+///
+/// # Errors
+/// Those of the sink.
+pub fn tell(out: &mut dyn Write) -> fmt::Result {
+    let Some(found) = report() else {
+        return writeln!(out, "the boot proof was not run: off, or refused; the boot's log says which");
+    };
+    writeln!(out, "{}", Row::HEADING)?;
+    found.report.rows().iter().try_for_each(|row| writeln!(out, "{row}"))?;
+    writeln!(out, "{}", found.report)?;
+    writeln!(
+        out,
+        "skid: {} instructions, {} branches",
+        found.report.skid_instructions, found.report.skid_branches
+    )?;
+    match found.report.margin_branches {
+        Ok(margin) => writeln!(out, "margin: {margin} branches")?,
+        Err(why) => writeln!(out, "no margin for branches: {why}")?,
+    }
+    writeln!(out, "N: fixed counter 0; C: event {}; seed {}", found.selector, found.seed)
+}
+
 /// Runs the proof that the options ask for and prints its table.
 pub fn run(options: &Options<'_>) -> Outcome {
     let mut form = match options.proof {
@@ -49,7 +90,8 @@ pub fn run(options: &Options<'_>) -> Outcome {
     };
     form.landings = options.landings.unwrap_or(form.landings);
     match prove(&form) {
-        Ok(report) => {
+        Ok((report, selector)) => {
+            let report = &FOUND.call_once(|| Found { report, selector, seed: form.seed }).report;
             console::print(format_args!("{report}\n"));
             for row in report.rows() {
                 console::print(format_args!("{}\n", row.machine_line()));
@@ -122,7 +164,7 @@ macro_rules! reasons {
 }
 reasons!(Unit: Lacking, Guest: NoGuest, Frames: OutOfFrames, Control: Refusal, Vmx: VmFail);
 
-fn prove(form: &Form) -> Result<Report, NoProof> {
+fn prove(form: &Form) -> Result<(Report, Selector), NoProof> {
     let findings = processors::findings().ok_or(NoProof::Unknown)?;
     if let Some(missing) = findings.missing().first() {
         return Err(NoProof::Missing(missing.name()));
@@ -139,7 +181,9 @@ fn prove(form: &Form) -> Result<Report, NoProof> {
     );
     console::print(format_args!("{}\n", Row::HEADING));
     let mut room = ROOM.lock();
-    Ok(proof::prove(&mut machine, form, &mut room[..], |row| console::print(format_args!("{row}\n"))))
+    let report =
+        proof::prove(&mut machine, form, &mut room[..], |row| console::print(format_args!("{row}\n")));
+    Ok((report, selector))
 }
 
 fn machine<'a>(vmcs: &'a mut CurrentVmcs, caps: &'a Capabilities) -> Result<ProofMachine<'a>, NoProof> {

@@ -14,8 +14,15 @@ pub mod system;
 use commands::Effect;
 use core::fmt::Write;
 use editor::{Editor, Outcome};
-use mux::{Input, Mux, Side};
+pub use mux::Side;
+use mux::{Input, Mux};
 use system::{Guest, Host};
+
+/// The serial line, for text and for the guest's bytes.
+pub trait Line: Write {
+    /// Sends bytes as they are; in text, a line feed ends the line.
+    fn raw(&mut self, bytes: &[u8]);
+}
 
 /// The shell and the guest's console on one line.
 #[derive(Debug)]
@@ -26,19 +33,20 @@ pub struct Shell {
 
 impl Shell {
     /// A shell whose line belongs to the guest (or to itself, without one) and changes hands by the byte `escape`.
-    pub const fn new(escape: u8) -> Self {
+    pub const fn new(escape: Option<u8>) -> Self {
         Shell { mux: Mux::new(escape), editor: Editor::new() }
     }
 
-    /// There is a guest from now on, and the line is its. What it has said so far is in `out` already.
-    pub fn guest_starts(&mut self, out: &mut dyn Write) {
+    /// There is a guest from now on, and the line is its until `escape` is typed.
+    pub fn guest_starts(&mut self, escape: Option<u8>, out: &mut dyn Line) {
+        self.mux.set_escape(escape);
         let escape = self.mux.escape_name();
         say(out, format_args!("\n[the line is the guest's; {escape} calls the hypervisor's shell]\n"));
         self.mux.guest_starts();
     }
 
     /// There is no guest any more: the shell takes the line.
-    pub fn guest_ends(&mut self, out: &mut dyn Write) {
+    pub fn guest_ends(&mut self, out: &mut dyn Line) {
         if self.mux.guest_ends() {
             say(out, format_args!("\n[the guest has ended; this is the hypervisor's shell, try help]\n"));
             self.editor.show(out);
@@ -46,7 +54,7 @@ impl Shell {
     }
 
     /// Greets and shows the first prompt: for a machine without a guest.
-    pub fn greet(&mut self, out: &mut dyn Write) {
+    pub fn greet(&mut self, out: &mut dyn Line) {
         say(out, format_args!("This is the hypervisor's shell; help lists the commands.\n"));
         self.editor.show(out);
     }
@@ -57,7 +65,7 @@ impl Shell {
     }
 
     /// Something else has been printed in the middle of the line being typed: shows it again.
-    pub fn redraw(&mut self, out: &mut dyn Write) {
+    pub fn redraw(&mut self, out: &mut dyn Line) {
         if self.side() == Side::Shell {
             self.editor.show(out);
         }
@@ -69,7 +77,7 @@ impl Shell {
         byte: u8,
         host: &mut dyn Host,
         guest: Option<&mut dyn Guest>,
-        out: &mut dyn Write,
+        out: &mut dyn Line,
     ) {
         match self.mux.input(byte) {
             Input::Guest | Input::Lost => {}
@@ -92,11 +100,11 @@ impl Shell {
     }
 
     /// The guest has said something.
-    pub fn guest_output(&mut self, bytes: &[u8], out: &mut dyn Write) {
+    pub fn guest_output(&mut self, bytes: &[u8], out: &mut dyn Line) {
         self.mux.output(bytes, out);
     }
 
-    fn execute(&mut self, host: &mut dyn Host, guest: Option<&mut dyn Guest>, out: &mut dyn Write) {
+    fn execute(&mut self, host: &mut dyn Host, guest: Option<&mut dyn Guest>, out: &mut dyn Line) {
         match commands::execute(self.editor.line(), host, guest, out) {
             Ok(Effect::Attach) if self.mux.has_guest() => {
                 self.editor.clear();
@@ -110,7 +118,7 @@ impl Shell {
         self.editor.show(out);
     }
 
-    fn attach(&mut self, out: &mut dyn Write) {
+    fn attach(&mut self, out: &mut dyn Line) {
         let lost = self.mux.lost();
         say(out, format_args!("\n[guest; {} bytes came meanwhile, {lost} of them lost]\n", self.mux.came()));
         self.mux.attach(out);
@@ -118,7 +126,7 @@ impl Shell {
 }
 
 /// Writes; a sink that fails has nobody to tell.
-fn say(out: &mut dyn Write, text: core::fmt::Arguments<'_>) {
+fn say(out: &mut dyn Line, text: core::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 

@@ -1,6 +1,7 @@
 //! Whose line it is: the guest's console's or the shell's, what was typed for the guest and not yet taken, and what the
 //! guest has said while the shell had the line.
 
+use super::Line;
 use super::system::Guest;
 use core::fmt::Write;
 
@@ -58,33 +59,20 @@ impl Held {
         self.count.saturating_sub(HELD as u64)
     }
 
-    fn replay(&mut self, out: &mut dyn Write) {
+    fn replay(&mut self, out: &mut dyn Line) {
         let start = (self.lost() % HELD as u64) as usize;
         let kept = self.count.min(HELD as u64) as usize;
         let (new, old) = self.bytes.split_at(start);
         let parts = if kept < HELD { [&self.bytes[..kept], &[]] } else { [old, new] };
-        parts.into_iter().for_each(|part| write_bytes(part, out));
+        parts.into_iter().for_each(|part| out.raw(part));
         self.count = 0;
     }
-}
-
-/// Bytes of a guest are no text: each goes out as it is.
-fn write_bytes(bytes: &[u8], out: &mut dyn Write) {
-    for byte in bytes {
-        // U+0080..U+00FF stand for the bytes 80h..FFh, see `latin1`.
-        let _ = out.write_char(char::from(*byte));
-    }
-}
-
-/// The byte that a character of guest output or shell text stands for on the line: U+0000..U+00FF are bytes.
-pub fn latin1(character: char) -> u8 {
-    u8::try_from(u32::from(character)).unwrap_or(b'?')
 }
 
 /// The switch.
 #[derive(Debug)]
 pub struct Mux {
-    escape: u8,
+    escape: Option<u8>,
     guest: bool,
     side: Side,
     typed: heapless::Deque<u8, TYPED>,
@@ -93,8 +81,8 @@ pub struct Mux {
 }
 
 impl Mux {
-    /// Without a guest; the line is the shell's.
-    pub const fn new(escape: u8) -> Self {
+    /// Without a guest; the line is the shell's. Without an escape key it stays whose it is.
+    pub const fn new(escape: Option<u8>) -> Self {
         Mux {
             escape,
             guest: false,
@@ -120,10 +108,16 @@ impl Mux {
         let mut name = heapless::String::new();
         // Both forms fit.
         let _ = match self.escape {
-            control @ 1..0x20 => write!(name, "Ctrl-{}", char::from(control + 0x40)),
-            other => write!(name, "byte {other:#04x}"),
+            Some(control @ 1..0x20) => write!(name, "Ctrl-{}", char::from(control + 0x40)),
+            Some(other) => write!(name, "byte {other:#04x}"),
+            None => write!(name, "no key"),
         };
         name
+    }
+
+    /// Chooses another escape key, or none.
+    pub fn set_escape(&mut self, escape: Option<u8>) {
+        self.escape = escape;
     }
 
     /// There is a guest, and the line is its.
@@ -141,7 +135,7 @@ impl Mux {
 
     /// Sorts one received byte.
     pub fn input(&mut self, byte: u8) -> Input {
-        match (byte == self.escape, self.side) {
+        match (Some(byte) == self.escape, self.side) {
             (true, _) if !self.guest => Input::NoGuest,
             (true, Side::Guest) => {
                 self.side = Side::Shell;
@@ -160,7 +154,7 @@ impl Mux {
     }
 
     /// The line is the guest's: what it has said meanwhile goes out.
-    pub fn attach(&mut self, out: &mut dyn Write) {
+    pub fn attach(&mut self, out: &mut dyn Line) {
         self.side = Side::Guest;
         self.held.replay(out);
     }
@@ -177,9 +171,9 @@ impl Mux {
     }
 
     /// The guest has said something: it goes out, or is kept.
-    pub fn output(&mut self, bytes: &[u8], out: &mut dyn Write) {
+    pub fn output(&mut self, bytes: &[u8], out: &mut dyn Line) {
         match self.side {
-            Side::Guest => write_bytes(bytes, out),
+            Side::Guest => out.raw(bytes),
             Side::Shell => bytes.iter().for_each(|byte| self.held.push(*byte)),
         }
     }
@@ -203,19 +197,19 @@ impl Mux {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shell::tests::Screen;
     use proptest::prelude::*;
-    use std::string::String;
     use std::vec::Vec;
 
     fn with_guest() -> Mux {
-        let mut mux = Mux::new(ESCAPE);
+        let mut mux = Mux::new(Some(ESCAPE));
         mux.guest_starts();
         mux
     }
 
     #[test]
     fn without_a_guest_everything_is_the_shells() {
-        let mut mux = Mux::new(ESCAPE);
+        let mut mux = Mux::new(Some(ESCAPE));
         assert_eq!(mux.input(b'a'), Input::Shell);
         assert_eq!(mux.input(ESCAPE), Input::NoGuest);
         assert_eq!(mux.side(), Side::Shell);
@@ -224,9 +218,10 @@ mod tests {
     #[test]
     fn the_escape_key_has_a_name() {
         assert_eq!(with_guest().escape_name(), "Ctrl-]");
-        assert_eq!(Mux::new(1).escape_name(), "Ctrl-A");
-        assert_eq!(Mux::new(0xff).escape_name(), "byte 0xff");
-        assert_eq!(Mux::new(0).escape_name(), "byte 0x00");
+        assert_eq!(Mux::new(Some(1)).escape_name(), "Ctrl-A");
+        assert_eq!(Mux::new(Some(0xff)).escape_name(), "byte 0xff");
+        assert_eq!(Mux::new(Some(0)).escape_name(), "byte 0x00");
+        assert_eq!(Mux::new(None).escape_name(), "no key");
     }
 
     #[test]
@@ -243,8 +238,7 @@ mod tests {
         #[test]
         fn output_is_replayed_in_order(steps in proptest::collection::vec((any::<bool>(), 0usize..9000), 1..12)) {
             let mut mux = with_guest();
-            let (mut out, mut said, mut next) = (String::new(), Vec::<u8>::new(), 0u8);
-            let mut lost = 0;
+            let (mut out, mut said, mut next) = (Screen::default(), Vec::<u8>::new(), 0u8);
             for (switch, len) in steps {
                 if switch && mux.side() == Side::Guest {
                     prop_assert_eq!(mux.input(ESCAPE), Input::Switched(Side::Shell));
@@ -254,19 +248,17 @@ mod tests {
                     // The oldest held bytes are gone from what must come out.
                     let held = mux.came() as usize;
                     said.drain(said.len() - held..said.len() - held + this);
-                    lost += this;
                     mux.attach(&mut out);
                 }
                 let bytes: Vec<u8> = (0..len).map(|_| { next = next.wrapping_add(1); next }).collect();
                 mux.output(&bytes, &mut out);
                 said.extend(bytes);
             }
-            let out: Vec<u8> = out.chars().map(latin1).collect();
+            let out = out.raw;
             prop_assert!(said.starts_with(&out));
             if mux.side() == Side::Guest {
                 prop_assert_eq!(said, out);
             }
-            let _ = lost;
         }
     }
 }

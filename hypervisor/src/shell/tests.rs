@@ -9,6 +9,27 @@ use proptest::prelude::*;
 use std::string::String;
 use std::vec::Vec;
 
+/// A terminal: everything as text, and the guest's bytes.
+#[derive(Default)]
+pub struct Screen {
+    pub text: String,
+    pub raw: Vec<u8>,
+}
+
+impl Write for Screen {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.text.push_str(text);
+        Ok(())
+    }
+}
+
+impl Line for Screen {
+    fn raw(&mut self, bytes: &[u8]) {
+        self.raw.extend(bytes);
+        self.text.extend(bytes.iter().map(|byte| char::from(*byte)));
+    }
+}
+
 struct Machine {
     level: LevelFilter,
     reboots: usize,
@@ -85,19 +106,19 @@ struct Bench {
     shell: Shell,
     host: Machine,
     guest: Option<Computer>,
-    out: String,
+    out: Screen,
 }
 
 impl Bench {
     fn new(guest: bool) -> Self {
         let mut bench = Bench {
-            shell: Shell::new(ESCAPE),
+            shell: Shell::new(None),
             host: Machine { level: LevelFilter::Info, reboots: 0 },
             guest: guest.then(|| Computer { orders: Vec::new(), typed: Vec::new(), room: 1000 }),
-            out: String::new(),
+            out: Screen::default(),
         };
         if guest {
-            bench.shell.guest_starts(&mut bench.out);
+            bench.shell.guest_starts(Some(ESCAPE), &mut bench.out);
         }
         bench
     }
@@ -114,9 +135,9 @@ impl Bench {
     }
 
     fn says(&mut self, line: &str) -> String {
-        self.out.clear();
+        self.out.text.clear();
         self.types(line.as_bytes()).types(b"\r");
-        self.out.clone()
+        self.out.text.clone()
     }
 }
 
@@ -125,7 +146,7 @@ fn the_line_changes_hands_by_the_escape_key() {
     let mut bench = Bench::new(true);
     bench.types(b"to guest\x1duptime\r\x1dagain");
     assert_eq!(bench.guest.as_ref().unwrap().typed, b"to guestagain");
-    assert!(bench.out.contains("1 days 01:01:01.000005"), "{}", bench.out);
+    assert!(bench.out.text.contains("1 days 01:01:01.000005"), "{}", bench.out.text);
 }
 
 #[test]
@@ -134,15 +155,15 @@ fn output_is_kept_while_the_shell_has_the_line() {
     bench.shell.guest_output(b"before ", &mut bench.out);
     bench.types(&[ESCAPE]);
     bench.shell.guest_output(b"meanwhile", &mut bench.out);
-    assert!(bench.out.contains("before ") && !bench.out.contains("meanwhile"));
+    assert!(bench.out.text.contains("before ") && !bench.out.text.contains("meanwhile"));
     bench.types(b"attach\r");
-    assert!(bench.out.ends_with("[guest; 9 bytes came meanwhile, 0 of them lost]\nmeanwhile"));
+    assert!(bench.out.text.ends_with("[guest; 9 bytes came meanwhile, 0 of them lost]\nmeanwhile"));
     bench.types(&[ESCAPE]);
     bench.shell.guest_output(&[b'x'; HELD + 7], &mut bench.out);
-    bench.out.clear();
+    bench.out.text.clear();
     bench.types(&[ESCAPE]);
-    assert!(bench.out.contains(", 7 of them lost]"), "{}", &bench.out[..60]);
-    assert_eq!(bench.out.matches('x').count(), HELD);
+    assert!(bench.out.text.contains(", 7 of them lost]"), "{}", &bench.out.text[..60]);
+    assert_eq!(bench.out.text.matches('x').count(), HELD);
 }
 
 #[test]
@@ -233,7 +254,7 @@ fn a_guest_that_ends_gives_the_line_back() {
     bench.shell.guest_ends(&mut bench.out);
     bench.guest = None;
     assert!(bench.says("version").contains("version 1"));
-    assert!(bench.out.ends_with("lockstep> \x1b[K"));
+    assert!(bench.out.text.ends_with("lockstep> \x1b[K"));
 }
 
 proptest! {
@@ -247,8 +268,8 @@ proptest! {
         let mut bench = Bench::new(guest);
         for byte in bytes {
             bench.types(&[byte]);
-            prop_assert!(bench.out.len() < 20_000, "{} bytes for one typed", bench.out.len());
-            bench.out.clear();
+            prop_assert!(bench.out.text.len() < 20_000, "{} bytes for one typed", bench.out.text.len());
+            bench.out.text.clear();
         }
         if bench.shell.side() == Side::Guest {
             bench.types(&[ESCAPE]);
