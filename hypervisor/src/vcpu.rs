@@ -4,7 +4,7 @@
 use crate::arch::idt::{self, Frame};
 use crate::arch::vmenter::Registers;
 use crate::arch::vmx as processor;
-use crate::vmm::control_registers;
+use crate::vmm::{control_registers, debug_registers};
 use core::fmt;
 use vmx::errors::VmFail;
 use vmx::exit::{
@@ -13,17 +13,18 @@ use vmx::exit::{
 use vmx::fields::{self, VmcsRead, VmcsWrite};
 use vmx::guest_state::{BrokenRule, bits};
 use vmx::inject::{self, Event, EventKind};
-use vmx::instructions::CurrentVmcs;
 
 pub use crate::vmm::virtual_processor::{Active, Vcpu};
 pub use machine::cpu::CpuView;
 
 /// IA32_EFER.
 const EFER: u32 = 0xc000_0080;
-/// Bits of IA32_EFER that a guest may change: SCE, LME, NXE.
-const EFER_WRITABLE: u64 = 1 << 0 | bits::EFER_LME | 1 << 11;
-/// IA32_TSC_AUX.
-const TSC_AUX: u32 = 0xc000_0103;
+/// IA32_DEBUGCTL.
+const DEBUGCTL: u32 = 0x1d9;
+/// Of IA32_DEBUGCTL, what a guest may set: BTF, single-step on branches.
+const DEBUGCTL_WRITABLE: u64 = 1 << 1;
+/// RFLAGS.RF.
+const RFLAGS_RF: u64 = 1 << 16;
 
 /// Gives the host what an exit has brought for it: the acknowledged external interrupt to its handler, the NMI to the
 /// NMI handler. Returns whether it was the host's.
@@ -64,6 +65,10 @@ pub enum Stop {
     InvalidState(EntryFailure, Option<BrokenRule>),
     /// The VM entry failed.
     EntryRefused(VmFail),
+    /// A hardware task switch.
+    TaskSwitch,
+    /// An EPT entry that the processor does not accept, for this guest-physical address: our bug.
+    EptMisconfiguration(u64),
     /// It did what this machine does not emulate.
     Unsupported(Exit),
     /// The machine's own reason, one word.
@@ -80,6 +85,8 @@ impl Stop {
             Self::TimeUp => "time-up",
             Self::InvalidState(..) => "invalid-state",
             Self::EntryRefused(_) => "entry-refused",
+            Self::TaskSwitch => "task-switch",
+            Self::EptMisconfiguration(_) => "ept-misconfiguration",
             Self::Unsupported(_) => "unsupported",
             Self::Named(word) => word,
         }
@@ -96,6 +103,10 @@ impl fmt::Display for Stop {
             Self::InvalidState(_, Some(rule)) => write!(f, "invalid guest state: {rule}"),
             Self::InvalidState(failure, None) => write!(f, "invalid guest state: {failure}"),
             Self::EntryRefused(error) => write!(f, "VM entry: {error}"),
+            Self::TaskSwitch => f.write_str("a task switch by hardware, which is not emulated"),
+            Self::EptMisconfiguration(guest) => {
+                write!(f, "EPT entry for {guest:#x} not accepted by the processor")
+            }
             Self::Unsupported(exit) => write!(f, "not emulated: {exit:x?}"),
             Self::Named(word) => f.write_str(word),
         }
@@ -140,7 +151,7 @@ pub trait Machine {
     /// An EPT entry that the processor does not accept. Such entries mark nothing here, so by default it is our bug.
     fn ept_misconfiguration(&mut self, on: &mut Active<'_>, guest_physical: u64) -> Verdict {
         let _ = on;
-        Verdict::Stop(Stop::Unsupported(Exit::EptMisconfiguration { guest_physical }))
+        Verdict::Stop(Stop::EptMisconfiguration(guest_physical))
     }
     /// Something came for the host (and was served), or the preemption timer, the trap flag or a window that the machine
     /// has asked for.
@@ -168,6 +179,11 @@ pub fn run<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Stop {
         match handle(on, machine, &exit) {
             Verdict::Resume => {}
             Verdict::Skip => on.skip_instruction(),
+            Verdict::Stop(Stop::TripleFault) => {
+                if let Verdict::Stop(reason) = machine.triple_fault() {
+                    return reason;
+                }
+            }
             Verdict::Stop(reason) => return reason,
         }
     }
@@ -192,19 +208,44 @@ fn handle<M: Machine>(on: &mut Active<'_>, machine: &mut M, exit: &Exit) -> Verd
         }
         Exit::Exception(exception) => match serve_host(exit) {
             true => machine.host_event(on, exit),
-            false => exception_of_guest(on, machine, exception),
+            false if on.is_own_breakpoint(&exception) => machine.host_event(on, exit),
+            false => exception_of_guest(on, exception),
         },
         Exit::MonitorTrapFlag | Exit::PreemptionTimer | Exit::InterruptWindow | Exit::NmiWindow => {
             machine.host_event(on, exit)
         }
-        Exit::TripleFault => machine.triple_fault(),
-        Exit::EntryFailure(failure) => Verdict::Stop(Stop::InvalidState(failure, on.check_entry().err())),
+        Exit::TripleFault => Verdict::Stop(Stop::TripleFault),
         Exit::Invd | Exit::Wbinvd | Exit::Pause => Verdict::Skip,
-        Exit::Rdpmc | Exit::Xsetbv => fault(on, Event::general_protection()),
+        Exit::Xsetbv => control_registers::xsetbv(on),
+        Exit::DebugRegister(access) => debug_registers::access(on, access),
+        Exit::Rdpmc => fault(on, Event::general_protection()),
         Exit::Vmx(VmxInstruction::Vmcall) => machine.vmcall(on),
-        Exit::Vmx(_) | Exit::Getsec | Exit::Monitor | Exit::Mwait { .. } | Exit::Encls => {
-            fault(on, Event::invalid_opcode())
-        }
+        other => rest(on, machine, other),
+    }
+}
+
+/// What no well-meaning guest does.
+#[cold]
+fn rest<M: Machine>(on: &mut Active<'_>, machine: &mut M, exit: Exit) -> Verdict {
+    match exit {
+        Exit::Vmx(_)
+        | Exit::Getsec
+        | Exit::Monitor
+        | Exit::Mwait { .. }
+        | Exit::Encls
+        | Exit::Enclv
+        | Exit::Invpcid
+        | Exit::Rsm
+        | Exit::Umwait
+        | Exit::Tpause
+        | Exit::Xsaves
+        | Exit::Xrstors
+        | Exit::Pconfig
+        | Exit::Loadiwkey => fault(on, Event::invalid_opcode()),
+        // They are the host's, as an external interrupt is; nobody sends them.
+        Exit::Init | Exit::StartUp { .. } | Exit::IoSmi | Exit::OtherSmi => machine.host_event(on, &exit),
+        Exit::TaskSwitch(_) => Verdict::Stop(Stop::TaskSwitch),
+        Exit::EntryFailure(failure) => Verdict::Stop(Stop::InvalidState(failure, on.check_entry().err())),
         unsupported => Verdict::Stop(Stop::Unsupported(unsupported)),
     }
 }
@@ -215,17 +256,18 @@ pub fn fault(on: &mut Active<'_>, event: Event) -> Verdict {
 }
 
 /// An exception that the exception bitmap has taken from the guest is given back.
-fn exception_of_guest<M: Machine>(on: &mut Active<'_>, machine: &mut M, exception: Exception) -> Verdict {
+fn exception_of_guest(on: &mut Active<'_>, exception: Exception) -> Verdict {
     match exception.event.vector {
-        // #DB would have to go into the guest's DR6, which nobody keeps yet; no guest of this loop intercepts it.
-        1 => return Verdict::Stop(Stop::Unsupported(Exit::Exception(exception))),
+        1 => return on.raise_debug_exception(exception.qualification),
         14 => on.registers_mut().cr2 = exception.qualification,
         _ => {}
     }
-    match reflect(on, exception.event) {
-        Verdict::Stop(Stop::TripleFault) => machine.triple_fault(),
-        verdict => verdict,
-    }
+    reflect(on, exception.event)
+}
+
+/// A fault: neither a trap (#BP, #OF), nor an abort (#DF, #MC), nor #DB, which can be either.
+const fn is_fault(event: Event) -> bool {
+    matches!(event.kind, EventKind::HardwareException) && !matches!(event.vector, 1 | 3 | 4 | 8 | 18)
 }
 
 /// Gives the guest an exception; together with one whose delivery was interrupted it may become a double fault, or the
@@ -233,6 +275,11 @@ fn exception_of_guest<M: Machine>(on: &mut Active<'_>, machine: &mut M, exceptio
 fn reflect(on: &mut Active<'_>, event: Event) -> Verdict {
     let real_mode = on.vmcs().read(fields::GUEST_CR0) & bits::CR0_PE == 0;
     let event = if real_mode { Event { error_code: None, ..event } } else { event };
+    if is_fault(event) {
+        // A processor pushes RF set for a fault; an injection pushes RFLAGS as they are.
+        let rflags = on.vmcs().read(fields::GUEST_RFLAGS);
+        on.vmcs_mut().write(fields::GUEST_RFLAGS, rflags | RFLAGS_RF);
+    }
     let first = inject::interrupted_delivery(on.vmcs());
     match inject::combine(first, event) {
         Some(event) => {
@@ -276,6 +323,7 @@ fn read_msr<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
     let number = on.registers().gpr[Registers::RCX] as u32;
     let value = match number {
         EFER => Some(on.vmcs().read(fields::GUEST_EFER)),
+        DEBUGCTL => Some(on.vmcs().read(fields::GUEST_DEBUGCTL) & DEBUGCTL_WRITABLE),
         _ => machine.read_msr(number),
     };
     match value {
@@ -289,22 +337,21 @@ fn write_msr<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
     let number = on.registers().gpr[Registers::RCX] as u32;
     let value = on.registers().edx_eax();
     let accepted = match number {
-        EFER => write_efer(on.vmcs_mut(), value),
+        EFER => control_registers::write_efer(on, value).is_ok(),
+        DEBUGCTL => write_debugctl(on, value),
         _ => machine.write_msr(number, value),
     };
     if accepted { Verdict::Skip } else { fault(on, Event::general_protection()) }
 }
 
-/// LMA is not written but follows LME and CR0.PG; LME stays while paging is on (SDM vol. 3A, "Initializing IA-32e Mode").
-fn write_efer(vmcs: &mut CurrentVmcs, value: u64) -> bool {
-    let old = vmcs.read(fields::GUEST_EFER);
-    let paging = vmcs.read(fields::GUEST_CR0) & bits::CR0_PG != 0;
-    let reserved = value & !(EFER_WRITABLE | bits::EFER_LMA) != 0;
-    if reserved || paging && (value ^ old) & bits::EFER_LME != 0 {
-        return false;
+/// The host's bits in IA32_DEBUGCTL stay as they are, unseen.
+fn write_debugctl(on: &mut Active<'_>, value: u64) -> bool {
+    let fits = value & !DEBUGCTL_WRITABLE == 0;
+    if fits {
+        let host = on.vmcs().read(fields::GUEST_DEBUGCTL) & !DEBUGCTL_WRITABLE;
+        on.vmcs_mut().write(fields::GUEST_DEBUGCTL, host | value);
     }
-    vmcs.write(fields::GUEST_EFER, value & EFER_WRITABLE | old & bits::EFER_LMA);
-    true
+    fits
 }
 
 fn time_stamp<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
@@ -314,8 +361,7 @@ fn time_stamp<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
 }
 
 fn time_stamp_and_processor<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
-    let auxiliary = machine.read_msr(TSC_AUX).unwrap_or(0) & 0xffff_ffff;
-    on.registers_mut().gpr[Registers::RCX] = auxiliary;
+    on.registers_mut().gpr[Registers::RCX] = processor::guest_tsc_aux() & 0xffff_ffff;
     time_stamp(on, machine)
 }
 

@@ -3,10 +3,11 @@
 
 use super::physical::Pages;
 use super::probe::read_msr;
-use super::{gdt, percpu};
+use super::{fpu, gdt, percpu};
 use core::arch::asm;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use raw_cpuid::CpuId;
 use raw_cpuid::native_cpuid::cpuid_count;
 use vmx::caps::{Capabilities, msr};
 use vmx::errors::VmFail;
@@ -23,9 +24,11 @@ static IN_ROOT: [AtomicBool; percpu::MAX_CPUS] = [const { AtomicBool::new(false)
 /// By processor: physical address of the VMCS that somebody has loaded; 0 = none.
 static CURRENT: [AtomicU64; percpu::MAX_CPUS] = [const { AtomicU64::new(0) }; percpu::MAX_CPUS];
 
-/// MSRs that a guest uses directly and that no VMCS field holds: IA32_STAR, LSTAR, CSTAR, FMASK, KERNEL_GS_BASE. The
-/// kernel uses none of them.
-pub const GUEST_MSRS: [u32; 5] = [0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0102];
+/// MSRs that a guest uses directly and that no VMCS field holds: IA32_STAR, LSTAR, CSTAR, FMASK, KERNEL_GS_BASE, and the
+/// last, which not every processor has, TSC_AUX. The kernel uses none of them.
+pub const GUEST_MSRS: [u32; 6] = [0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0102, TSC_AUX];
+
+const TSC_AUX: u32 = 0xc000_0103;
 
 const PAT: u32 = 0x277;
 const FS_BASE: u32 = 0xc000_0100;
@@ -103,6 +106,7 @@ pub fn enter_root(caps: &Capabilities, mut region: Pages) -> Result<(), RootErro
         instructions::vmxon(region.address())
     };
     result.map_err(RootError::Failed)?;
+    fpu::init();
     IN_ROOT[percpu::number()].store(true, Ordering::Relaxed);
     Ok(())
 }
@@ -252,17 +256,49 @@ pub fn set_breakpoint_addresses(addresses: [u64; 4]) {
     }
 }
 
+/// DR6.
+pub fn dr6() -> u64 {
+    let value;
+    // SAFETY: level 0; reading changes nothing.
+    unsafe { asm!("mov {}, dr6", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// Loads DR6.
+pub fn set_dr6(value: u64) {
+    let value = value & 0xffff_ffff;
+    // SAFETY: level 0, the upper half is zero; DR6 only reports, and the host does not use it.
+    unsafe { asm!("mov dr6, {}", in(reg) value, options(nomem, nostack, preserves_flags)) }
+}
+
+/// Those of [`GUEST_MSRS`] that this processor has.
+pub fn guest_msrs() -> &'static [u32] {
+    let has_aux =
+        CpuId::new().get_extended_processor_and_feature_identifiers().is_some_and(|f| f.has_rdtscp());
+    &GUEST_MSRS[..if has_aux { GUEST_MSRS.len() } else { GUEST_MSRS.len() - 1 }]
+}
+
 /// Loads [`GUEST_MSRS`].
 pub fn load_guest_msrs(values: [u64; GUEST_MSRS.len()]) {
-    for (number, value) in GUEST_MSRS.into_iter().zip(values) {
-        // SAFETY: every processor with long mode has these MSRs, and the kernel uses none of them: no SYSCALL, no SWAPGS.
-        // The values were read from them, or are zeros, so they are canonical.
-        unsafe { Msr::new(number).write(value) };
+    for (number, value) in guest_msrs().iter().zip(values) {
+        // SAFETY: the processor has these MSRs, and the kernel uses none of them: no SYSCALL, no SWAPGS, no RDTSCP. The
+        // values were read from them, or are zeros, so they are canonical.
+        unsafe { Msr::new(*number).write(value) };
     }
 }
 
-/// Reads [`GUEST_MSRS`].
+/// Reads [`GUEST_MSRS`]; 0 for what there is not.
 pub fn save_guest_msrs() -> [u64; GUEST_MSRS.len()] {
-    // SAFETY: as above; reading changes nothing.
-    GUEST_MSRS.map(|number| unsafe { Msr::new(number).read() })
+    let mut values = [0; GUEST_MSRS.len()];
+    for (value, number) in values.iter_mut().zip(guest_msrs()) {
+        // SAFETY: as above; reading changes nothing.
+        *value = unsafe { Msr::new(*number).read() };
+    }
+    values
+}
+
+/// The guest's IA32_TSC_AUX, for RDTSCP, which is there.
+pub fn guest_tsc_aux() -> u64 {
+    // SAFETY: only a processor with RDTSCP exits for it; reading changes nothing.
+    unsafe { Msr::new(TSC_AUX).read() }
 }

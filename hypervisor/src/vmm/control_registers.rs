@@ -1,88 +1,97 @@
-//! Accesses to control registers that exit: changes of the bits the host owns, and CR8.
+//! Accesses to control registers that exit: changes of bits that the host owns, CR8, EFER, and XCR0. The rules are
+//! `machine::cpu::registers`'; here they are carried out.
 
 use super::setup::{CR0_FORCED, CR0_OWNED};
+use crate::arch::vmenter::Registers;
 use crate::vcpu::{Active, Machine, Stop, Verdict, fault};
+use machine::cpu::registers::{self, Change, GeneralProtection, Paging, cr0, cr4, efer};
 use vmx::controls;
 use vmx::exit::{CrAccess, Exit};
-use vmx::fields::{self, Field, Natural, ReadWrite, VmcsRead, VmcsWrite};
-use vmx::guest_state::bits::{CR0_CD, CR0_ET, CR0_NW, CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME};
+use vmx::fields::{self, Field, ReadWrite, VmcsRead, VmcsWrite};
 use vmx::inject::Event;
 
-/// CR0.TS.
-const CR0_TS: u64 = 1 << 3;
-/// The bits that LMSW loads: PE, MP, EM, TS.
-const LMSW_BITS: u64 = 0xf;
+/// The bits that LMSW loads: PE, MP, EM, TS. It cannot clear PE.
+const LMSW_BITS: u64 = cr0::PE | cr0::MP | cr0::EM | cr0::TS;
 
 /// Handles the access.
 pub fn access<M: Machine>(on: &mut Active<'_>, machine: &mut M, access: CrAccess) -> Verdict {
     let result = match access {
+        CrAccess::Write { register: 8, from } => write_cr8(on, machine, from),
+        CrAccess::Read { register: 8, to } => {
+            on.write_general(to, 8, machine.task_priority().into());
+            Ok(())
+        }
         CrAccess::Write { register: 0, from } => {
             let value = operand(on, from);
             write_cr0(on, machine, value)
         }
-        // Only bits of CR4 that the guest does not have exit: VMXE, SMXE.
-        CrAccess::Write { register: 4, .. } => Err(Event::general_protection()),
-        CrAccess::Write { register: 8, from } => write_cr8(on, machine, from),
-        CrAccess::Read { register: 8, to } => {
-            let value = machine.task_priority().into();
-            on.write_general(to, 8, value);
-            Ok(())
+        CrAccess::Write { register: 4, from } => {
+            let value = operand(on, from);
+            let change = registers::write_cr4(&on.paging(), value, on.limits());
+            change.and_then(|change| carry_out(on, machine, change))
         }
         CrAccess::ClearTaskSwitched => {
-            let value = visible_cr0(on) & !CR0_TS;
+            let value = on.paging().cr0 & !cr0::TS;
             write_cr0(on, machine, value)
         }
         CrAccess::LoadMachineStatus { value, .. } => {
-            let old = visible_cr0(on);
-            let new = old & !(LMSW_BITS & !CR0_PE) | u64::from(value) & LMSW_BITS;
-            write_cr0(on, machine, new)
+            let old = on.paging().cr0;
+            write_cr0(on, machine, old & !(LMSW_BITS & !cr0::PE) | u64::from(value) & LMSW_BITS)
         }
         other => return Verdict::Stop(Stop::Unsupported(Exit::ControlRegister(other))),
     };
+    done(on, result)
+}
+
+fn done(on: &mut Active<'_>, result: Result<(), GeneralProtection>) -> Verdict {
     match result {
         Ok(()) => Verdict::Skip,
-        Err(event) => fault(on, event),
+        Err(GeneralProtection) => fault(on, Event::general_protection()),
     }
 }
 
 /// The general register's value; outside 64-bit mode its lower half.
 fn operand(on: &Active<'_>, number: u8) -> u64 {
     let value = on.read_general(number);
-    if on.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0 { value } else { value & 0xffff_ffff }
+    if on.in_64_bit_code() { value } else { value & 0xffff_ffff }
 }
 
-/// CR0 as the guest reads it.
-fn visible_cr0(on: &Active<'_>) -> u64 {
-    let (real, shadow) = (on.vmcs().read(fields::GUEST_CR0), on.vmcs().read(fields::CR0_READ_SHADOW));
-    real & !CR0_OWNED | shadow & CR0_OWNED
+fn write_cr0<M: Machine>(on: &mut Active<'_>, machine: &mut M, value: u64) -> Result<(), GeneralProtection> {
+    let change = registers::write_cr0(&on.paging(), value)?;
+    carry_out(on, machine, change)
 }
 
-/// MOV to CR0 with all its consequences (SDM vol. 3A, "Control Registers"; vol. 2, MOV to control registers).
-fn write_cr0<M: Machine>(on: &mut Active<'_>, machine: &mut M, value: u64) -> Result<(), Event> {
-    let efer = on.vmcs().read(fields::GUEST_EFER);
-    let cr4 = on.vmcs().read(fields::GUEST_CR4);
-    let was_paging = on.vmcs().read(fields::GUEST_CR0) & CR0_PG != 0;
-    let paging = value & CR0_PG != 0;
-    let in_64_bit_code =
-        on.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0 && efer & EFER_LMA != 0;
-    let enters_long = paging && !was_paging && efer & EFER_LME != 0;
-    let bad = value >> 32 != 0
-        || paging && value & CR0_PE == 0
-        || value & CR0_NW != 0 && value & CR0_CD == 0
-        || enters_long && cr4 & CR4_PAE == 0
-        || !paging && was_paging && in_64_bit_code;
-    if bad {
-        return Err(Event::general_protection());
+/// Makes the change, unless PAE paging's top entries are not valid.
+///
+/// # Errors
+/// They are not; nothing has changed then.
+pub fn carry_out<M: Machine>(
+    on: &mut Active<'_>,
+    machine: &mut M,
+    change: Change,
+) -> Result<(), GeneralProtection> {
+    let new = change.paging;
+    if change.load_pdptes {
+        load_pdptes(on, machine, new.cr3)?;
     }
-    let long = if paging { enters_long || efer & EFER_LMA != 0 } else { false };
-    if paging && !was_paging && cr4 & CR4_PAE != 0 && !long {
-        load_pdptes(on, machine)?;
+    let old = on.paging();
+    let owned = on.cr4_owned();
+    let vmcs = on.vmcs_mut();
+    vmcs.write(fields::GUEST_CR0, new.cr0 & !CR0_OWNED | CR0_FORCED);
+    vmcs.write(fields::CR0_READ_SHADOW, new.cr0);
+    if new.cr3 != old.cr3 {
+        vmcs.write(fields::GUEST_CR3, new.cr3);
     }
-    on.vmcs_mut().write(fields::GUEST_EFER, if long { efer | EFER_LMA } else { efer & !EFER_LMA });
-    on.set(controls::IA32E_MODE_GUEST, long);
-    on.vmcs_mut().write(fields::GUEST_CR0, value & !CR0_OWNED | CR0_FORCED | CR0_ET);
-    on.vmcs_mut().write(fields::CR0_READ_SHADOW, value | CR0_ET);
-    if paging != was_paging {
+    if new.cr4 != old.cr4 {
+        let kept = vmcs.read(fields::GUEST_CR4) & owned;
+        vmcs.write(fields::GUEST_CR4, new.cr4 & !owned | kept);
+        vmcs.write(fields::CR4_READ_SHADOW, new.cr4);
+    }
+    if new.efer != old.efer {
+        vmcs.write(fields::GUEST_EFER, new.efer);
+        on.set(controls::IA32E_MODE_GUEST, new.efer & efer::LMA != 0);
+    }
+    if change.flush {
         on.flush();
     }
     Ok(())
@@ -92,28 +101,82 @@ const PDPTES: [Field<u64, ReadWrite>; 4] =
     [fields::GUEST_PDPTE_0, fields::GUEST_PDPTE_1, fields::GUEST_PDPTE_2, fields::GUEST_PDPTE_3];
 
 /// PAE paging keeps its four top entries in registers (SDM vol. 3A, "PDPTE Registers").
-fn load_pdptes<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Result<(), Event> {
-    const RESERVED: u64 = 0x1e6;
-    const CR3: Field<Natural, ReadWrite> = fields::GUEST_CR3;
+fn load_pdptes<M: Machine>(on: &mut Active<'_>, machine: &mut M, cr3: u64) -> Result<(), GeneralProtection> {
     let mut table = [0u8; 32];
-    let base = on.vmcs().read(CR3) & 0xffff_ffe0;
-    if !machine.read_memory(base, &mut table) {
-        return Err(Event::general_protection());
+    if !machine.read_memory(cr3 & 0xffff_ffe0, &mut table) {
+        return Err(GeneralProtection);
     }
-    for (field, bytes) in PDPTES.into_iter().zip(table.chunks_exact(8)) {
-        let entry = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-        if entry & 1 != 0 && entry & RESERVED != 0 {
-            return Err(Event::general_protection());
-        }
+    let mut entries = [0; 4];
+    for (entry, bytes) in entries.iter_mut().zip(table.chunks_exact(8)) {
+        *entry = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+    }
+    registers::check_pdptes(&entries, on.limits())?;
+    for (field, entry) in PDPTES.into_iter().zip(entries) {
         on.vmcs_mut().write(field, entry);
     }
     Ok(())
 }
 
-fn write_cr8<M: Machine>(on: &mut Active<'_>, machine: &mut M, from: u8) -> Result<(), Event> {
+fn write_cr8<M: Machine>(on: &mut Active<'_>, machine: &mut M, from: u8) -> Result<(), GeneralProtection> {
     match on.read_general(from) {
         value @ 0..=15 => machine.set_task_priority(value as u8),
-        _ => return Err(Event::general_protection()),
+        _ => return Err(GeneralProtection),
     }
     Ok(())
+}
+
+/// WRMSR of IA32_EFER.
+///
+/// # Errors
+/// It does not take the value.
+pub fn write_efer(on: &mut Active<'_>, value: u64) -> Result<(), GeneralProtection> {
+    let value = registers::write_efer(&on.paging(), value)?;
+    on.vmcs_mut().write(fields::GUEST_EFER, value);
+    Ok(())
+}
+
+/// XSETBV. Privilege and CR4.OSXSAVE are looked at before the exit (SDM vol. 3C, "Relative Priority of Faults and VM
+/// Exits"); a processor that forgot would load the host's XCR0, so they are looked at again.
+pub fn xsetbv(on: &mut Active<'_>) -> Verdict {
+    if on.vmcs().read(fields::GUEST_CR4) & cr4::OSXSAVE == 0 {
+        return fault(on, Event::invalid_opcode());
+    }
+    let index = on.registers().gpr[Registers::RCX] as u32;
+    let value = registers::write_xcr(index, on.registers().edx_eax(), on.limits());
+    let result = match value {
+        Ok(value) if on.privilege() == 0 => {
+            on.set_xcr0(value);
+            Ok(())
+        }
+        _ => Err(GeneralProtection),
+    };
+    done(on, result)
+}
+
+impl Active<'_> {
+    /// The registers that decide how addresses are translated, as the guest sees them.
+    pub fn paging(&self) -> Paging {
+        let vmcs = self.vmcs();
+        let seen = |real: u64, shadow: u64, owned: u64| real & !owned | shadow & owned;
+        Paging {
+            cr0: seen(vmcs.read(fields::GUEST_CR0), vmcs.read(fields::CR0_READ_SHADOW), CR0_OWNED),
+            cr3: vmcs.read(fields::GUEST_CR3),
+            cr4: seen(vmcs.read(fields::GUEST_CR4), vmcs.read(fields::CR4_READ_SHADOW), self.cr4_owned()),
+            efer: vmcs.read(fields::GUEST_EFER),
+            code_64: vmcs.read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0,
+        }
+    }
+
+    /// The guest runs 64-bit code.
+    #[inline]
+    pub fn in_64_bit_code(&self) -> bool {
+        self.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0
+            && self.vmcs().read(fields::GUEST_EFER) & efer::LMA != 0
+    }
+
+    /// The current privilege level: SS.DPL (SDM vol. 3C, "Guest Register State").
+    #[inline]
+    pub fn privilege(&self) -> u8 {
+        (self.vmcs().read(fields::GUEST_SS_ACCESS_RIGHTS) >> 5 & 3) as u8
+    }
 }

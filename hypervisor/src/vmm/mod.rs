@@ -1,6 +1,7 @@
 //! The virtual-machine monitor: VMX on every processor, guests' memory, VMCSs, and the tiny guests that prove them.
 
 pub mod control_registers;
+pub mod debug_registers;
 pub mod dump;
 pub mod processors;
 pub mod setup;

@@ -19,8 +19,8 @@ const CONSOLE: u16 = 0x3f8;
 /// The hypervisor's leaf, and its answer.
 const LEAF: u32 = 0x4000_0000;
 const VENDOR: [u8; 12] = *b"LockstepTiny";
-/// The MSR that the guests write and read back: IA32_TSC_AUX.
-const AUXILIARY: u32 = 0xc000_0103;
+/// The MSR that the guests write and read back, one that is not passed through: IA32_BIOS_SIGN_ID.
+const AUXILIARY: u32 = 0x8b;
 /// What they write there.
 const AUXILIARY_VALUE: u32 = 0x1234_abcd;
 /// Exits after which a guest is stopped, whatever it does.

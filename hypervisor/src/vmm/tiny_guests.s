@@ -39,7 +39,7 @@
     movl %ebx, %es:0x600
     movl %ecx, %es:0x604
     movl %edx, %es:0x608
-    movl $0xc0000103, %ecx                        # IA32_TSC_AUX
+    movl $0x8b, %ecx                              # IA32_BIOS_SIGN_ID
     movl $0x1234abcd, %eax
     xorl %edx, %edx
     wrmsr
@@ -80,7 +80,7 @@ real_text:
     movl %ebx, 0x600
     movl %ecx, 0x604
     movl %edx, 0x608
-    movl $0xc0000103, %ecx
+    movl $0x8b, %ecx
     movl $0x1234abcd, %eax
     xorl %edx, %edx
     wrmsr
@@ -165,7 +165,7 @@ long_64:
     movl %ebx, 0x600
     movl %ecx, 0x604
     movl %edx, 0x608
-    movl $0xc0000103, %ecx
+    movl $0x8b, %ecx
     movl $0x1234abcd, %eax
     xorl %edx, %edx
     wrmsr

@@ -18,8 +18,8 @@ use vmx::caps::Capabilities;
 use vmx::controls;
 use vmx::ept::Permissions;
 use vmx::exit::{Exit, reason_name};
-use vmx::fields::{self, VmcsRead, VmcsWrite};
-use vmx::guest_state::{DR7_RESET, GuestState};
+use vmx::fields::{self, VmcsRead};
+use vmx::guest_state::GuestState;
 use vmx::inject::{Blocked, Event, EventKind};
 use vmx::msr_bitmap::Intercept;
 
@@ -410,11 +410,9 @@ fn breakpoint(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
     const SECOND: u64 = tiny_guest::LOAD + 10;
     const DR7_FIRST: u64 = 0x401;
     prepare(vm, on, tiny_guests::write());
-    on.vmcs_mut().write(fields::EXCEPTION_BITMAP, 1 << 1);
     on.set_breakpoints([SECOND, 0, 0, 0], DR7_FIRST);
     let exit = on.enter();
-    on.vmcs_mut().write(fields::EXCEPTION_BITMAP, 0);
-    on.set_breakpoints([0; 4], DR7_RESET);
+    on.clear_breakpoints();
     let Ok(Exit::Exception(exception)) = exit else { return Err("no exception") };
     expect(exception.event.vector == 1 && exception.qualification & 0xf == 1, "not the first breakpoint")?;
     expect(on.vmcs().read(fields::GUEST_RIP) == SECOND, "stopped elsewhere")?;

@@ -1,7 +1,9 @@
 //! A virtual processor: its VMCS, its registers, one entry and the exit from it. The loop around it is `vcpu`.
 
+use super::debug_registers::DebugState;
 use super::setup;
 use super::vm::Vm;
+use crate::arch::fpu::{self, FpuState};
 use crate::arch::physical::Pages;
 use crate::arch::vmenter::{self, Registers};
 use crate::arch::vmx::{self as processor, Loaded};
@@ -10,7 +12,7 @@ use crate::events::Event as Noted;
 use crate::memory::{FRAME, OutOfFrames, Zone};
 use core::fmt;
 use core::sync::atomic::{AtomicU16, Ordering};
-use machine::cpu::CpuView;
+use machine::cpu::{CpuView, Limits, Profile};
 use vmx::caps::Capabilities;
 use vmx::controls::{self, Control, Controls, Refusal, Word};
 use vmx::errors::VmFail;
@@ -26,8 +28,6 @@ use vmx::{io_bitmap, requirements};
 /// IA32_FS_BASE and IA32_GS_BASE.
 const OWN_MSRS: [u32; 6] = [0x174, 0x175, 0x176, 0x277, 0xc000_0100, 0xc000_0101];
 
-/// XCR0 after reset: x87.
-const XCR0_RESET: u64 = 1;
 /// RFLAGS.RF.
 const RFLAGS_RF: u64 = 1 << 16;
 
@@ -69,10 +69,13 @@ pub struct Vcpu {
     controls: Controls,
     vpid: u16,
     launched: bool,
-    breakpoints: [u64; 4],
     guest_msrs: [u64; processor::GUEST_MSRS.len()],
+    debug: DebugState,
+    fpu: FpuState,
     /// The guest's XCR0.
     xcr0: u64,
+    /// What its profile lets it set.
+    limits: Limits,
     counts: [u64; REASON_NAMES.len()],
     exits: u64,
 }
@@ -94,9 +97,11 @@ impl Vcpu {
             controls: requirements::guest_controls(caps).map_err(VcpuError::Control)?,
             vpid: new_vpid()?,
             launched: false,
-            breakpoints: [0; 4],
             guest_msrs: [0; processor::GUEST_MSRS.len()],
-            xcr0: XCR0_RESET,
+            debug: DebugState::default(),
+            fpu: FpuState::new().map_err(VcpuError::Memory)?,
+            xcr0: fpu::XCR0_RESET,
+            limits: Profile::all()[0].limits(),
             counts: [0; REASON_NAMES.len()],
             exits: 0,
         };
@@ -105,7 +110,7 @@ impl Vcpu {
         processor::initialize_vmcs(caps, &mut vcpu.region).map_err(VcpuError::Vmx)?;
         let mut active = vcpu.load().map_err(VcpuError::Vmx)?;
         active.write_constants(vm.ept_pointer());
-        for number in OWN_MSRS.into_iter().chain(processor::GUEST_MSRS) {
+        for number in OWN_MSRS.iter().chain(processor::guest_msrs()).copied() {
             active.intercept_msr(number, Intercept::NONE);
         }
         drop(active);
@@ -124,8 +129,9 @@ impl Vcpu {
         self.launched = false;
         self.registers.forget_host();
         processor::invalidate_vpid(self.vpid);
-        processor::set_breakpoint_addresses(self.breakpoints);
         processor::load_guest_msrs(self.guest_msrs);
+        self.debug.load();
+        self.fpu.load(self.limits.xcr0, self.xcr0);
         let mut active = Active { vcpu: self, loaded };
         let controls = active.vcpu.controls;
         setup::write_host(active.vmcs_mut(), &processor::host_state(), &controls);
@@ -156,7 +162,8 @@ pub struct Active<'a> {
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
-        self.vcpu.guest_msrs = processor::save_guest_msrs();
+        self.save_registers();
+        fpu::set_xcr0(fpu::XCR0_RESET);
     }
 }
 
@@ -185,6 +192,70 @@ impl Active<'_> {
         &mut self.vcpu.registers
     }
 
+    /// Takes what is in the processor and in no VMCS field (MSRs that the guest uses directly, DR6, the FPU's state) to memory,
+    /// so that it can be captured. The guest goes on as if nothing had been.
+    pub fn save_registers(&mut self) {
+        let vcpu = &mut *self.vcpu;
+        vcpu.guest_msrs = processor::save_guest_msrs();
+        vcpu.debug.save();
+        vcpu.fpu.save(vcpu.limits.xcr0);
+        fpu::set_xcr0(vcpu.xcr0);
+    }
+
+    /// The x87, SSE and AVX state, as [`Active::save_registers`] has found it.
+    pub const fn fpu(&self) -> &FpuState {
+        &self.vcpu.fpu
+    }
+
+    /// Gives the guest a processor of this profile: control-register bits and instructions that it does not have fault. XCR0 and the
+    /// FPU are as after reset.
+    pub fn set_profile(&mut self, profile: &Profile) {
+        self.vcpu.limits = profile.limits();
+        self.vcpu.xcr0 = fpu::XCR0_RESET;
+        self.vcpu.fpu.reset();
+        self.vcpu.fpu.load(self.vcpu.limits.xcr0, self.vcpu.xcr0);
+        for (control, name) in [(controls::ENABLE_INVPCID, "INVPCID"), (controls::ENABLE_RDTSCP, "RDTSCP")] {
+            if control.can_set(&self.vcpu.caps) {
+                self.set(control, profile.has(name));
+            }
+        }
+        let owned = self.cr4_owned();
+        self.vmcs_mut().write(fields::CR4_MASK, owned);
+    }
+
+    /// What the guest's profile lets it set.
+    #[inline]
+    pub const fn limits(&self) -> Limits {
+        self.vcpu.limits
+    }
+
+    /// Bits of CR4 that the host owns: those that it needs, and those that the guest's profile does not have.
+    #[inline]
+    pub const fn cr4_owned(&self) -> u64 {
+        setup::CR4_OWNED | !self.vcpu.limits.cr4
+    }
+
+    /// What of the debug registers is not in the VMCS.
+    pub const fn debug(&self) -> &DebugState {
+        &self.vcpu.debug
+    }
+
+    /// What of the debug registers is not in the VMCS.
+    pub const fn debug_mut(&mut self) -> &mut DebugState {
+        &mut self.vcpu.debug
+    }
+
+    /// The guest's XCR0.
+    pub const fn xcr0(&self) -> u64 {
+        self.vcpu.xcr0
+    }
+
+    /// Sets the guest's XCR0 to a value that its profile takes.
+    pub fn set_xcr0(&mut self, value: u64) {
+        self.vcpu.xcr0 = value;
+        fpu::set_xcr0(value);
+    }
+
     fn write_constants(&mut self, ept: u64) {
         let Active { vcpu, loaded } = self;
         let pointers = setup::Pointers {
@@ -202,7 +273,7 @@ impl Active<'_> {
     pub fn set_state(&mut self, state: &GuestState) {
         let mut real = *state;
         real.cr0 = state.cr0 & !setup::CR0_OWNED | setup::CR0_FORCED;
-        real.cr4 = state.cr4 & !setup::CR4_OWNED | setup::CR4_FORCED;
+        real.cr4 = state.cr4 & !self.cr4_owned() | setup::CR4_FORCED;
         let counters = self.vcpu.controls.has(controls::ENTRY_LOAD_PERF_GLOBAL_CTRL);
         real.store(self.vmcs_mut(), counters);
         self.vmcs_mut().write(fields::CR0_READ_SHADOW, state.cr0);
@@ -294,13 +365,6 @@ impl Active<'_> {
     /// Ticks that are left of [`Active::arm_preemption_timer`]; 0 once it has run out.
     pub fn preemption_timer_left(&self) -> u32 {
         self.vmcs().read(fields::PREEMPTION_TIMER)
-    }
-
-    /// Breakpoints of the hypervisor: DR0 to DR3, and DR7 while the guest runs.
-    pub fn set_breakpoints(&mut self, addresses: [u64; 4], dr7: u64) {
-        self.vcpu.breakpoints = addresses;
-        processor::set_breakpoint_addresses(addresses);
-        self.vmcs_mut().write(fields::GUEST_DR7, dr7);
     }
 
     /// Decides which accesses of a MSR exit. MSRs outside the bitmaps' ranges always do.
@@ -436,23 +500,28 @@ impl Active<'_> {
         Ok(exit)
     }
 
-    /// Moves RIP past the instruction that exited, as if it had been executed: shadows end, and a single-stepping guest
-    /// gets its trap.
+    /// Moves RIP past the instruction that exited, as if it had been executed: see [`Active::retire_to`].
     #[inline]
     pub fn skip_instruction(&mut self) {
+        let length = u64::from(self.vmcs().read(fields::EXIT_INSTRUCTION_LENGTH));
+        let rip = self.vmcs().read(fields::GUEST_RIP).wrapping_add(length);
+        let long = self.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0;
+        self.retire_to(if long { rip } else { rip & 0xffff_ffff });
+    }
+
+    /// An instruction has been emulated; the next one is at `rip`. Shadows end, RF ends, and a single-stepping guest gets its
+    /// trap.
+    #[inline]
+    pub fn retire_to(&mut self, rip: u64) {
         let vmcs = self.vmcs_mut();
-        let length = u64::from(vmcs.read(fields::EXIT_INSTRUCTION_LENGTH));
-        let rip = vmcs.read(fields::GUEST_RIP).wrapping_add(length);
-        let long = vmcs.read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0;
-        vmcs.write(fields::GUEST_RIP, if long { rip } else { rip & 0xffff_ffff });
+        vmcs.write(fields::GUEST_RIP, rip);
         let shadow = Interruptibility::STI | Interruptibility::MOV_SS;
         let state = vmcs.read(fields::GUEST_INTERRUPTIBILITY);
         if state & shadow != 0 {
             vmcs.write(fields::GUEST_INTERRUPTIBILITY, state & !shadow);
         }
-        const TF_RF: u64 = bits::RFLAGS_TF | 1 << 16;
         let rflags = vmcs.read(fields::GUEST_RFLAGS);
-        if rflags & TF_RF != 0 {
+        if rflags & (bits::RFLAGS_TF | RFLAGS_RF) != 0 {
             after_flagged_instruction(vmcs, rflags);
         }
     }
@@ -470,10 +539,9 @@ impl Vcpu {
 /// The instruction that was skipped had TF or RF set: RF ends, TF makes a pending single-step trap.
 #[cold]
 fn after_flagged_instruction(vmcs: &mut CurrentVmcs, rflags: u64) {
-    const RF: u64 = 1 << 16;
     const BTF: u64 = 1 << 1;
     const PENDING_STEP: u64 = 1 << 14;
-    vmcs.write(fields::GUEST_RFLAGS, rflags & !RF);
+    vmcs.write(fields::GUEST_RFLAGS, rflags & !RFLAGS_RF);
     if rflags & bits::RFLAGS_TF != 0 && vmcs.read(fields::GUEST_DEBUGCTL) & BTF == 0 {
         let pending = vmcs.read(fields::GUEST_PENDING_DEBUG);
         vmcs.write(fields::GUEST_PENDING_DEBUG, pending | PENDING_STEP);

@@ -1,6 +1,7 @@
 //! The processor that the guest sees, as data and pure functions: what CPUID and the MSRs say, which control-register
 //! values it takes.
 
+pub mod debug;
 pub mod features;
 pub mod msr;
 pub mod mtrr;
