@@ -5,13 +5,17 @@
 //! slowed, one that is behind can step. What is missing for that reason, and what a stall of the host has cost, is caught up
 //! by steps, at most as much as real time passes: twice the speed of real time.
 
-use super::{Correction, MAX_RATE, MAX_STEP, MIN_RATE};
+use super::{Correction, MAX_RATE, MAX_STEP, MIN_RATE, NANOSECOND};
 
 /// Real time between two looks, nanoseconds.
-const LOOK: u64 = 1_000_000;
+const LOOK: u64 = 500_000;
 /// An error that needs no record, nanoseconds.
 const TOLERANCE: u64 = 100_000;
-/// Errors below this are worked off by the rate, above by steps (behind) or the slowest rate (ahead), nanoseconds.
+/// Errors below this are worked off gently, within [`GENTLE`], nanoseconds.
+const SMALL: u64 = 400_000;
+/// The time in which a small error goes away, nanoseconds: long, so that the rate need not be put back at once.
+const GENTLE: u64 = 64_000_000;
+/// From this error on steps help (behind), or the clock is at its slowest (ahead), nanoseconds.
 const HORIZON: u64 = 2_000_000;
 /// A rate is at most this many times the fastest pace seen lately.
 const SPREAD: u64 = 16;
@@ -20,7 +24,9 @@ const MEASURABLE: u64 = 200_000;
 /// A longer time between two looks was a stall of the host and measures no pace, nanoseconds.
 const STALL: u64 = 50_000_000;
 /// The fastest pace is forgotten by 1/this with each measurement.
-const FORGET: u64 = 1024;
+const FORGET: u64 = 16_384;
+/// The fastest pace that is reckoned with before anything is measured: 4 counts per nanosecond.
+const GUESS: u64 = NANOSECOND / 4;
 
 /// What the primary knows about real time.
 #[derive(Clone, Debug)]
@@ -46,7 +52,7 @@ struct Look {
 
 impl Steering {
     pub const fn new() -> Self {
-        Self { next: 0, last: None, idle: 0, pace: 0, fastest: MAX_RATE }
+        Self { next: 0, last: None, idle: 0, pace: 0, fastest: GUESS }
     }
 
     #[inline]
@@ -79,9 +85,11 @@ impl Steering {
             let room = elapsed.saturating_mul(2).saturating_sub(now.saturating_sub(last.now));
             behind.min(room).min(u64::from(MAX_STEP)) as u32
         };
+        // What the step adds is no progress of the time after it.
+        self.last = Some(Look { now: now.saturating_add(u64::from(step)), ..look });
         let close = real.abs_diff(now) <= TOLERANCE && rate.abs_diff(wanted) <= rate / 16;
-        let same = step == 0 && rate == wanted;
-        (!close && !same).then_some(Correction { rate: wanted, step })
+        let same = rate == wanted;
+        (step != 0 || !close && !same).then_some(Correction { rate: wanted, step })
     }
 
     /// How long a count took since the last look.
@@ -102,10 +110,17 @@ impl Steering {
     }
 
     fn wanted_rate(&self, now: u64, real: u64) -> u64 {
-        let error = real.abs_diff(now).min(HORIZON);
-        // Per 1024: behind up to 1.25 times the pace, ahead down to an eighth of it.
-        let share = if real >= now { 1024 + 256 * error / HORIZON } else { 1024 - 896 * error / HORIZON };
+        let (behind, error) = (real >= now, real.abs_diff(now).min(HORIZON));
+        // Per 65536 of the pace: at most a quarter faster, or an eighth of it.
+        let share = match behind {
+            _ if error < SMALL => {
+                let part = 65_536 * error / GENTLE;
+                if behind { 65_536 + part } else { 65_536 - part }
+            }
+            true => 65_536 + 16_384 * error / HORIZON,
+            false => 65_536 - 57_344 * error / HORIZON,
+        };
         let limit = self.fastest.saturating_mul(SPREAD).min(MAX_RATE);
-        (self.pace * share / 1024).min(limit).max(MIN_RATE)
+        (self.pace * share / 65_536).min(limit).max(MIN_RATE)
     }
 }

@@ -319,7 +319,8 @@ impl State {
 }
 
 fn to_bcd(count: u16) -> u16 {
-    count % 10 | (count / 10 % 10) << 4 | (count / 100 % 10) << 8 | (count / 1000 % 10) << 12
+    let digit = |unit: u16, place: u32| (count / unit % 10) << (4 * place);
+    digit(1, 0) | digit(10, 1) | digit(100, 2) | digit(1000, 3)
 }
 
 /// Digits beyond 9 count as what they are: at most 16665.

@@ -91,7 +91,7 @@ impl Pit {
     pub fn read_control(&mut self, now: Instant) -> u8 {
         let tick = self.synced(2, now);
         let out = self.0.channels[2].out(tick);
-        let toggle = now / REFRESH & 1 != 0;
+        let toggle = (now / REFRESH) % 2 == 1;
         self.0.control | if out { OUT } else { 0 } | if toggle { TOGGLE } else { 0 }
     }
 

@@ -329,7 +329,7 @@ impl Rtc {
 
     /// A number as this data mode has it.
     fn encode(&self, number: u8) -> u8 {
-        if self.0.ram[REGISTER_B] & B_BINARY != 0 { number } else { number / 10 << 4 | number % 10 }
+        if self.0.ram[REGISTER_B] & B_BINARY != 0 { number } else { (number / 10) << 4 | (number % 10) }
     }
 
     fn decode(&self, byte: u8) -> u8 {
