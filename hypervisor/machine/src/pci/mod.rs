@@ -14,6 +14,7 @@ pub mod msix;
 
 use crate::context::{Context, Instant};
 use crate::devices::BadState;
+use crate::ram::Ram;
 use crate::virtio::block::Block;
 use crate::virtio::console::Console;
 use crate::virtio::net::{Mac, Net, Received};
@@ -154,6 +155,8 @@ pub struct Pci {
     lines: u32,
     /// The lines as they are. Follows from the rest.
     levels: u32,
+    /// Slots that drive their interrupt pin, a bit each. Follows from the rest.
+    pins: u8,
     /// Slots with messages to be sent, a bit each. Follows from the rest.
     messages: u8,
     /// The slot, plus one, whose ports have these upper eight bits. Follows from the rest.
@@ -215,6 +218,7 @@ impl Pci {
             slots,
             lines: state.lines,
             levels: 0,
+            pins: 0,
             messages: 0,
             ports: [0; 256],
             memory: [0; SLOTS],
@@ -378,13 +382,15 @@ impl Pci {
 
     /// Whether the network device of this number would let such a frame in. It costs no input to drop one that it does not.
     pub fn wants_frame(&self, device: u8, frame: &[u8]) -> bool {
-        let nets = self.slots.iter().filter_map(|function| match &function.state.model {
-            Model::Net(net) => Some((net, &function.state.transport)),
-            _ => None,
-        });
-        nets.into_iter()
-            .find(|(net, _)| net.device == device)
-            .is_some_and(|(net, transport)| net.link && transport.is_live() && net.wants(frame))
+        let Some(slot) = self.net(device) else { return false };
+        let function = &self.slots[slot];
+        let function::State { transport, model: Model::Net(net), .. } = &function.state else { return false };
+        net.link && function.is_master() && transport.is_live() && net.wants(frame)
+    }
+
+    /// Whether the network device of this number has a buffer for a frame. Changes nothing.
+    pub fn has_buffer(&self, device: u8, ram: &Ram<'_>) -> bool {
+        self.net(device).is_some_and(|slot| self.slots[slot].state.transport.has_buffer(net::RECEIVE, ram))
     }
 
     /// The link of the network device of this number goes up or down.
@@ -495,12 +501,13 @@ impl Pci {
 
     /// Finds again what is to be signalled, and when work goes on.
     fn look(&mut self) {
-        self.messages = 0;
+        (self.messages, self.pins) = (0, 0);
         for (slot, function) in self.slots.iter().enumerate() {
             self.messages |= u8::from(function.ready() != 0) << slot;
+            self.pins |= u8::from(function.line()) << slot;
         }
         self.resume = self.slots.iter().filter_map(|one| one.state.transport.resume).min();
-        self.levels = self.drive();
+        self.drive();
     }
 
     /// As [`Pci::look`], after something has happened to this slot alone.
@@ -508,27 +515,26 @@ impl Pci {
         let Some(function) = self.slots.get(slot) else { return };
         let bit = 1 << slot;
         self.messages = self.messages & !bit | if function.ready() != 0 { bit } else { 0 };
+        let pins = self.pins & !bit | if function.line() { bit } else { 0 };
         if self.resume != function.state.transport.resume {
             self.resume = self.slots.iter().filter_map(|one| one.state.transport.resume).min();
         }
-        self.levels = self.drive();
+        if self.pins != pins {
+            self.pins = pins;
+            self.drive();
+        }
     }
 
-    /// The levels of all lines.
-    fn drive(&self) -> u32 {
-        let mut levels = 0;
-        let mut routes = None;
-        for (slot, function) in (0u8..).zip(&self.slots) {
-            if !function.line() {
-                continue;
-            }
-            levels |= 1 << (FIRST_GSI + (slot + FIRST_DEVICE) % 4);
-            let routes = routes.get_or_insert_with(|| bridges::routes(&self.isa));
+    /// Finds the levels of all lines again.
+    fn drive(&mut self) {
+        let routes = bridges::routes(&self.isa);
+        self.levels = 0;
+        for slot in (0..SLOTS as u8).filter(|slot| self.pins & 1 << slot != 0) {
+            self.levels |= 1 << (FIRST_GSI + (slot + FIRST_DEVICE) % 4);
             if let Some(irq) = routes[pirq(slot)] {
-                levels |= 1 << irq;
+                self.levels |= 1 << irq;
             }
         }
-        levels
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::chain::{Broken, Chain};
+use super::chain::{Broken, Chain, Cursor};
 use super::queue::Queue;
 use super::transport::{Events, Transport, feature};
 use super::{CONFIG, FRAME, Served};
@@ -203,36 +203,42 @@ impl Net {
         let [class, command] = data.read_array(ctx.ram)?;
         let mut room = chain.writable();
         let before = room.left().checked_sub(1).ok_or(Broken)?;
-        let outcome = match class {
-            CLASS_RX => self.set_mode(features, command, data.read_array(ctx.ram)?),
-            CLASS_MAC if command == TABLE_SET && features & CONTROL_RX != 0 => {
-                let unicast = read_addresses(&mut data, ctx.ram)?;
-                let multicast = read_addresses(&mut data, ctx.ram)?;
-                (self.unicast, self.multicast) = (unicast, multicast);
-                ACK_OK
-            }
-            CLASS_MAC if command == ADDRESS_SET && features & CONTROL_MAC != 0 => {
-                self.mac = data.read_array(ctx.ram)?;
-                ACK_OK
-            }
-            _ => ACK_ERROR,
-        };
+        let done = self.command(features, class, command, &mut data, ctx.ram);
+        let outcome = if done.is_some() { ACK_OK } else { ACK_ERROR };
         room.skip(before);
         room.write(ctx.ram, &[outcome])?;
         Ok(Served { written: if before == 0 { 1 } else { 0 }, work: FRAME })
     }
 
-    fn set_mode(&mut self, features: u64, command: u8, [on]: [u8; 1]) -> u8 {
-        let needed = match command {
-            0 | 1 => CONTROL_RX,
-            2..=5 => CONTROL_RX_EXTRA,
-            _ => return ACK_ERROR,
-        };
-        if features & needed == 0 || on > 1 {
-            return ACK_ERROR;
+    /// Does a command; `None` if there is none such, or not enough data for it.
+    fn command(
+        &mut self,
+        features: u64,
+        class: u8,
+        command: u8,
+        data: &mut Cursor<'_>,
+        ram: &Ram<'_>,
+    ) -> Option<()> {
+        let has = |feature| (features & feature != 0).then_some(());
+        match (class, command) {
+            (CLASS_RX, 0..=5) => {
+                has(if command < 2 { CONTROL_RX } else { CONTROL_RX_EXTRA })?;
+                let [on @ (0 | 1)] = data.read_array(ram).ok()? else { return None };
+                self.mode = self.mode & !(1 << command) | on << command;
+            }
+            (CLASS_MAC, TABLE_SET) => {
+                has(CONTROL_RX)?;
+                let unicast = read_addresses(data, ram)?;
+                let multicast = read_addresses(data, ram)?;
+                (self.unicast, self.multicast) = (unicast, multicast);
+            }
+            (CLASS_MAC, ADDRESS_SET) => {
+                has(CONTROL_MAC)?;
+                self.mac = data.read_array(ram).ok()?;
+            }
+            _ => return None,
         }
-        self.mode = self.mode & !(1 << command) | on << command;
-        ACK_OK
+        Some(())
     }
 
     /// Whether the guest's filter lets a frame through.
@@ -252,23 +258,24 @@ impl Net {
     }
 }
 
-/// Reads a half of the table: a count, and so many addresses (5.1.6.5.2).
-fn read_addresses(data: &mut super::chain::Cursor<'_>, ram: &Ram<'_>) -> Result<Addresses, Broken> {
-    let count = u32::from_le_bytes(data.read_array(ram)?);
+/// Reads a half of the table: a count, and so many addresses (5.1.6.5.2). `None` if there are fewer.
+fn read_addresses(data: &mut Cursor<'_>, ram: &Ram<'_>) -> Option<Addresses> {
+    let count = u32::from_le_bytes(data.read_array(ram).ok()?);
+    let bytes = u64::from(count) * size_of::<Mac>() as u64;
+    if bytes > data.left() {
+        return None;
+    }
     let mut addresses = Addresses::default();
-    if u64::from(count) * 6 > data.left() {
-        return Err(Broken);
-    }
-    if count as usize > ADDRESSES {
+    let Some(list) = addresses.list.get_mut(..count as usize) else {
         addresses.overflow = true;
-        data.skip(u64::from(count) * 6);
-        return Ok(addresses);
-    }
-    for place in addresses.list.iter_mut().take(count as usize) {
-        *place = data.read_array(ram)?;
+        data.skip(bytes);
+        return Some(addresses);
+    };
+    for place in list {
+        *place = data.read_array(ram).ok()?;
     }
     addresses.count = count as u8;
-    Ok(addresses)
+    Some(addresses)
 }
 
 /// Gives the driver a frame.

@@ -14,10 +14,30 @@ pub const REQUEST: u32 = 4096;
 /// How much more work a random byte is than a copied one.
 const COST: usize = 16;
 
+/// A generator as seed, stream and position: the crate's own feature for serde needs a standard library.
+mod generator {
+    use rand_chacha::ChaCha20Rng;
+    use rand_chacha::rand_core::SeedableRng;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(generator: &ChaCha20Rng, to: S) -> Result<S::Ok, S::Error> {
+        (generator.get_seed(), generator.get_stream(), generator.get_word_pos()).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<ChaCha20Rng, D::Error> {
+        let (seed, stream, position) = <([u8; 32], u64, u128)>::deserialize(from)?;
+        let mut generator = ChaCha20Rng::from_seed(seed);
+        generator.set_stream(stream);
+        generator.set_word_pos(position);
+        Ok(generator)
+    }
+}
+
 /// The device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rng {
     /// The generator.
+    #[serde(with = "generator")]
     pub generator: ChaCha20Rng,
 }
 

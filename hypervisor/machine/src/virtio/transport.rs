@@ -8,6 +8,7 @@ use super::queue::{NO_VECTOR, Queue};
 use super::{Buffers, Model};
 use crate::context::{Context, Instant};
 use crate::devices::BadState;
+use crate::ram::Ram;
 
 /// Most queues of a device.
 pub const QUEUES: usize = 3;
@@ -150,9 +151,10 @@ impl Transport {
         self.features & feature != 0
     }
 
-    /// Whether the driver drives the device, and has not broken it.
+    /// Whether the driver drives the device by features agreed upon, and has not broken it.
     pub const fn is_live(&self) -> bool {
-        self.status & (status::DRIVER_OK | status::NEEDS_RESET) == status::DRIVER_OK
+        let live = status::DRIVER_OK | status::FEATURES_OK;
+        self.status & (live | status::NEEDS_RESET) == live
     }
 
     /// Reads a register of the common configuration, at its natural size.
@@ -296,7 +298,7 @@ impl Transport {
             match served {
                 Ok(served) => {
                     queue.give_back(ctx.ram, chain.head, served.written)?;
-                    work += served.work;
+                    work = work.saturating_add(served.work);
                 }
                 Err(broken) => break Err(broken),
             }
@@ -329,6 +331,12 @@ impl Transport {
             (Ok(done), Ok(false)) => (Some(done), Events::NONE),
             _ => (None, self.break_down()),
         }
+    }
+
+    /// Whether a chain waits in an input queue.
+    pub(crate) fn has_buffer(&self, index: usize, ram: &Ram<'_>) -> bool {
+        let queue = self.queues.get(index).filter(|queue| self.is_live() && queue.enabled);
+        queue.is_some_and(|queue| queue.waiting(ram).is_ok_and(|waiting| waiting != 0))
     }
 
     /// The MSI-X vectors that these events ask for, a bit each.
