@@ -129,6 +129,10 @@ impl Uart {
         if usize::from(uart.0.received) > uart.depth() {
             return Err(BadState("a UART's receiver holds more than it can"));
         }
+        let waits = uart.fifos() && uart.0.received != 0;
+        if !waits && (uart.0.timed_out || uart.0.timeout_at.is_some()) {
+            return Err(BadState("a UART waits for bytes that it has not"));
+        }
         let registers = uart.0.ier & !0x0f | uart.0.mcr & !MCR_BITS | uart.0.fcr & !FCR_KEPT;
         if registers != 0 {
             return Err(BadState("a UART's register has bits that it has not"));

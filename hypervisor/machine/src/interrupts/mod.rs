@@ -68,7 +68,7 @@ impl Interrupts {
         let io_apic = IoApic::restore(state.io_apic)?;
         let local = LocalApic::restore(state.local)?;
         let mut all = Self { pic, io_apic, local, external: false, pending: false };
-        if all.pic.output() != all.local.save().lint0 {
+        if all.pic.output() != all.local.lint0() {
             return Err(BadState("LINT0 is not what the PIC's output is"));
         }
         all.update();
@@ -170,6 +170,9 @@ impl Interrupts {
             self.io_apic.end(vector);
             self.deliver_due();
         }
+        if local::accepts_by(offset) {
+            self.deliver_due();
+        }
         self.update();
     }
 
@@ -196,6 +199,9 @@ impl Interrupts {
     pub fn write_msr(&mut self, number: u32, value: u64, now: Instant) -> Option<()> {
         if let local::Written::End(vector) = self.local.write_msr(number, value, now)? {
             self.io_apic.end(vector);
+            self.deliver_due();
+        }
+        if local::accepts_by_msr(number) {
             self.deliver_due();
         }
         self.update();
@@ -243,16 +249,25 @@ impl Interrupts {
         }
     }
 
-    /// The PIC's output goes to its two inputs; then, what the processor would take.
+    /// What the processor would take, after a change of anything.
+    #[inline]
     fn update(&mut self) {
         let output = self.pic.output();
+        // While the PIC is silent, as it is under all systems that use the APICs, nothing depends on it.
+        if output || self.local.lint0() {
+            self.route_pic(output);
+        }
+        self.pending = self.external || self.local.deliverable().is_some();
+    }
+
+    /// The PIC's output goes to its two inputs.
+    fn route_pic(&mut self, output: bool) {
         let by_lint0 = self.local.set_lint0(output);
         if let Some(message) = self.io_apic.set_pin(0, output) {
             self.deliver(0, &message);
         }
         let by_pin = output && self.io_apic.open(0).is_some_and(|entry| entry.mode == message::EXTERNAL);
         self.external = by_lint0 || by_pin;
-        self.pending = self.external || self.local.deliverable().is_some();
     }
 }
 

@@ -7,7 +7,7 @@ pub mod timer;
 pub mod vectors;
 mod x2apic;
 
-pub use x2apic::Written;
+pub use x2apic::{Written, accepts_by_msr};
 
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,11 @@ const SEND_ILLEGAL_VECTOR: u8 = 1 << 5;
 const RECEIVED_ILLEGAL_VECTOR: u8 = 1 << 6;
 const ILLEGAL_REGISTER: u8 = 1 << 7;
 const ERROR_BITS: u8 = 0xe0;
+
+/// Whether a write of this register can make the local APIC take what it has refused: I/O APICs try again then.
+pub const fn accepts_by(offset: u64) -> bool {
+    matches!(offset, at::SPURIOUS | at::LOGICAL_DESTINATION | at::DESTINATION_FORMAT)
+}
 
 /// The registers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -294,6 +299,12 @@ impl LocalApic {
             self.fire(entry);
         }
         false
+    }
+
+    /// The level at LINT0.
+    #[inline]
+    pub fn lint0(&self) -> bool {
+        self.0.lint0
     }
 
     /// The board's NMI line, at LINT1, is pulsed.

@@ -23,6 +23,12 @@ pub enum Written {
     End(u8),
 }
 
+/// As [`accepts_by`](super::accepts_by), for MSRs.
+pub const fn accepts_by_msr(number: u32) -> bool {
+    const SPURIOUS: u32 = FIRST + (at::SPURIOUS >> 4) as u32;
+    matches!(number, APIC_BASE | SPURIOUS)
+}
+
 impl LocalApic {
     /// RDMSR.
     pub fn read_msr(&mut self, number: u32, now: Instant) -> Option<u64> {
