@@ -245,3 +245,6 @@ fn directory(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,7 +107,7 @@ fn host_bridge(board: &Board) -> Raw {
     let (low, high) = (AddressSpace::new_io(0u16, 0xcf7, None), AddressSpace::new_io(0xd00u16, 0xffff, None));
     let (first, last) = PCI_MEMORY;
     let memory = AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, first, last, None);
-    let (address, number) = (name("_ADR", &0u8), name("_UID", &0u8));
+    let number = name("_UID", &0u8);
     let (apic, pic) = (name("PRTA", &routing(apic_interrupt)), name("PRTP", &routing(pic_interrupt)));
     let with_apic = Return::new(&path("PRTA")).bytes();
     let choose = If::new(&path("PICF"), vec![&with_apic]).bytes();
@@ -118,7 +118,7 @@ fn host_bridge(board: &Board) -> Raw {
         "PCI0",
         "PNP0A03",
         &[&bus, &ports(0xcf8, 8), &low, &high, &memory],
-        &[&address, &number, &apic, &pic, &route, &isa],
+        &[&number, &apic, &pic, &route, &isa],
     )
 }
 

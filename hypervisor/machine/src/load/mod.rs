@@ -164,3 +164,6 @@ pub fn load(ram: &mut Ram<'_>, software: &Software<'_>, board: &Board) -> Result
         Err(LoadError::UnknownKernel)
     }
 }
+
+#[cfg(test)]
+mod tests;
