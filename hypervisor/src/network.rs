@@ -1,13 +1,14 @@
 //! The network cards of this host: found, started once to learn address and link, and put to rest until a channel needs
 //! them.
 
-use crate::hal::{Clock, DmaMemory, Mmio, PciConfig};
+use crate::bridge::port::LinkName;
+use crate::hal::{Clock, Dma, DmaMemory, Mmio, PciConfig};
 use crate::machine_line;
 use core::fmt;
 use e1000::{E1000, Family, InitError, Rings};
 use hal::{Clock as _, Link, MacAddress, NetDevice};
 use heapless::Vec;
-use pci::{BarError, ConfigSpace, Function, command};
+use pci::{Address, BarError, ConfigSpace, Function, command};
 use spin::Once;
 
 /// Cards looked at; more are left alone.
@@ -23,13 +24,21 @@ const SMALL: Rings = Rings { receive: 8, transmit: 8 };
 /// Network cards found by the walk over PCI.
 pub type Cards = Vec<Function, MAX_CARDS>;
 
+/// A card with its driver on this host.
+pub type Nic = E1000<Mmio, Dma>;
+
 /// Why a card cannot be used.
 #[derive(Clone, Copy, Debug)]
-enum Trouble {
+pub enum Trouble {
+    /// Nobody drives it.
     NoDriver,
+    /// Its base addresses make no sense.
     Bars(BarError),
+    /// The firmware has given its registers no address.
     NoWindow,
+    /// No memory for page tables.
     NoMemory,
+    /// It does not start.
     Init(InitError),
 }
 
@@ -91,8 +100,39 @@ pub fn tell(out: &mut dyn fmt::Write) -> fmt::Result {
     })
 }
 
+/// Finds one of the cards that the boot has looked at.
+pub fn find(which: &vm_config::Card) -> Option<Function> {
+    let known = KNOWN.get()?;
+    let found = match which {
+        vm_config::Card::Index(index) => known.get(usize::from(*index)),
+        vm_config::Card::Pci(place) => {
+            let address = Address::new(0, place.bus, place.device, place.function)?;
+            known.iter().find(|known| known.card.address == address)
+        }
+        vm_config::Card::Mac(mac) => {
+            known.iter().find(|known| known.found.is_ok_and(|(own, _)| own.0 == mac.0))
+        }
+    };
+    found.map(|known| known.card)
+}
+
 /// Starts a card, asks it, stops it. It does no DMA afterwards.
 fn try_out(config: &mut PciConfig, card: &Function) -> Result<(MacAddress, Link), Trouble> {
+    let result = start(config, card, SMALL).map(|mut nic| {
+        Clock.wait_until(LINK_PATIENCE_NS, || nic.link() != Link::Down);
+        let found = (nic.mac(), nic.link());
+        nic.stop();
+        found
+    });
+    config.modify_command(card.address, command::BUS_MASTER, 0);
+    result
+}
+
+/// Starts a card. Its interrupt pin is off.
+///
+/// # Errors
+/// It cannot be used.
+pub fn start(config: &mut PciConfig, card: &Function, rings: Rings) -> Result<Nic, Trouble> {
     let family = Family::of(card.vendor, card.device).ok_or(Trouble::NoDriver)?;
     let bars = pci::read_bars(config, card).map_err(Trouble::Bars)?;
     let (start, size) = bars[0].and_then(|b| b.memory()).ok_or(Trouble::NoWindow)?;
@@ -102,25 +142,5 @@ fn try_out(config: &mut PciConfig, card: &Function) -> Result<(MacAddress, Link)
         0,
         command::MEMORY | command::BUS_MASTER | command::INTERRUPT_DISABLE,
     );
-    let result = E1000::new(registers, &mut DmaMemory, &Clock, family, SMALL).map(|mut nic| {
-        Clock.wait_until(LINK_PATIENCE_NS, || nic.link() != Link::Down);
-        let found = (nic.mac(), nic.link());
-        nic.stop();
-        found
-    });
-    config.modify_command(card.address, command::BUS_MASTER, 0);
-    result.map_err(Trouble::Init)
-}
-
-struct LinkName(Link);
-
-impl fmt::Display for LinkName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Link::Down => f.write_str("down"),
-            Link::Up { megabits, full_duplex } => {
-                write!(f, "up, {megabits} Mbit/s {}", if full_duplex { "full duplex" } else { "half duplex" })
-            }
-        }
-    }
+    E1000::new(registers, &mut DmaMemory, &Clock, family, rings).map_err(Trouble::Init)
 }

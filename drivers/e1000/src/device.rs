@@ -3,7 +3,7 @@
 use crate::descriptor::{Received, transmit, transmitted};
 use crate::register::*;
 use crate::ring::{BUFFER_BYTES, Ring};
-use hal::{DmaBuffer, Link, MacAddress, NetCounters, NetDevice, Registers, TransmitError};
+use hal::{DmaBuffer, Filter, Link, MacAddress, NetCounters, NetDevice, NetEvents, Registers, TransmitError};
 
 /// Bytes of an Ethernet header.
 const HEADER_BYTES: usize = 14;
@@ -46,6 +46,9 @@ impl Cause {
     pub const OVERRUN: u32 = 1 << 6;
     /// A frame was received.
     pub const RECEIVED: u32 = 1 << 7;
+
+    /// What has to do with receiving: a frame, few buffers, none, the delay timer.
+    pub const RECEIVING: u32 = Self::RECEIVED | Self::RECEIVE_LOW | Self::OVERRUN;
 
     /// Any of these bits.
     pub const fn any(self, bits: u32) -> bool {
@@ -103,6 +106,16 @@ impl<R: Registers, D: DmaBuffer> E1000<R, D> {
         self.registers.write_u32(TCTL, TCTL_PSP);
     }
 
+    /// Fills or empties one entry of the receive addresses.
+    pub(crate) fn set_receive_address(&mut self, low: usize, high: usize, mac: Option<MacAddress>) {
+        let Some(MacAddress([a, b, c, d, e, f])) = mac else {
+            self.registers.write_u32(high, 0);
+            return self.registers.write_u32(low, 0);
+        };
+        self.registers.write_u32(low, u32::from_le_bytes([a, b, c, d]));
+        self.registers.write_u32(high, u32::from_le_bytes([e, f, 0, 0]) | RAH_AV);
+    }
+
     fn reclaim(&mut self) {
         while self.transmit_oldest != self.transmit_next
             && transmitted(self.transmit.word(self.transmit_oldest))
@@ -129,8 +142,6 @@ impl<R: Registers, D: DmaBuffer> E1000<R, D> {
             return None;
         }
         self.receive.read(index, &mut self.scratch[..word.len()]);
-        self.counters.received += 1;
-        self.counters.received_bytes += word.len() as u64;
         Some(word.len())
     }
 }
@@ -179,7 +190,7 @@ impl<R: Registers, D: DmaBuffer> NetDevice for E1000<R, D> {
         Ok(())
     }
 
-    fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
+    fn receive_while(&mut self, budget: usize, sink: &mut dyn FnMut(&[u8]) -> bool) -> usize {
         let (mut frames, mut used, mut last) = (0, 0, None);
         while frames < budget {
             let index = self.receive_next;
@@ -188,8 +199,12 @@ impl<R: Registers, D: DmaBuffer> NetDevice for E1000<R, D> {
                 break;
             }
             if let Some(len) = self.take(index, word) {
+                if !sink(&self.scratch[..len]) {
+                    break;
+                }
                 frames += 1;
-                sink(&self.scratch[..len]);
+                self.counters.received += 1;
+                self.counters.received_bytes += len as u64;
             }
             self.receive.arm(index, 0);
             self.receive_next = self.receive.after(index);
@@ -210,10 +225,46 @@ impl<R: Registers, D: DmaBuffer> NetDevice for E1000<R, D> {
         frames
     }
 
+    fn set_filter(&mut self, filter: Filter) {
+        self.set_receive_address(RAL1, RAH1, filter.station);
+        let everything = if filter.everything { RCTL_UPE } else { 0 };
+        let groups = if filter.groups || filter.everything { RCTL_MPE } else { 0 };
+        self.registers.modify_u32(RCTL, RCTL_UPE | RCTL_MPE, everything | groups);
+    }
+
+    fn set_events(&mut self, wanted: NetEvents) {
+        let mut causes = 0;
+        for (wanted, bits) in [
+            (wanted.received, Cause::RECEIVING),
+            (wanted.sent, Cause::TRANSMITTED),
+            (wanted.link, Cause::LINK),
+        ] {
+            causes |= if wanted { bits } else { 0 };
+        }
+        self.registers.write_u32(IMC, !causes);
+        self.registers.write_u32(IMS, causes);
+    }
+
+    fn take_events(&mut self) -> NetEvents {
+        let cause = self.interrupt_cause();
+        NetEvents {
+            received: cause.any(Cause::RECEIVING),
+            sent: cause.any(Cause::TRANSMITTED),
+            link: cause.any(Cause::LINK),
+        }
+    }
+
+    fn provoke(&mut self) {
+        self.registers.write_u32(ICS, Cause::LINK);
+    }
+
     fn counters(&mut self) -> NetCounters {
         self.counters.missed += u64::from(self.registers.read_u32(MPC));
         for register in [CRCERRS, ALGNERRC, RXERRC, RLEC] {
             self.counters.receive_errors += u64::from(self.registers.read_u32(register));
+        }
+        for register in [ECOL, LATECOL] {
+            self.counters.transmit_errors += u64::from(self.registers.read_u32(register));
         }
         self.counters
     }
@@ -390,6 +441,88 @@ mod tests {
         driver.disable_interrupts();
         card.receive(&frame(1, 60));
         assert!(!card.inner().interrupt());
+    }
+
+    #[test]
+    fn a_frame_that_is_not_taken_stays() {
+        let (card, mut driver) = start();
+        for n in 0..7 {
+            card.receive(&frame(n, 60));
+        }
+        let mut seen = vec![];
+        let mut room = 3;
+        let mut sink = |f: &[u8]| {
+            seen.push(f[20]);
+            room -= 1;
+            room >= 0
+        };
+        assert_eq!(driver.receive_while(99, &mut sink), 3);
+        assert_eq!(driver.receive_while(99, &mut |_| false), 0);
+        assert_eq!(driver.counters().received, 3, "what is not taken is not received");
+        // Its buffer is not the card's: three are, and the fourth frame is missed.
+        let taken = (0..4).filter(|n| card.receive(&frame(10 + n, 60))).count();
+        assert_eq!((taken, driver.counters().missed), (3, 1));
+        let got: Vec<u8> = drain(&mut driver, 99).iter().map(|f| f[20]).collect();
+        assert_eq!(got, [3, 4, 5, 6, 10, 11, 12]);
+        assert_eq!(seen, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn the_filter_lets_in_what_it_should() {
+        let (card, mut driver) = start();
+        let guest = MacAddress([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
+        let to = |mac: [u8; 6]| {
+            let mut f = frame(1, 60);
+            f[..6].copy_from_slice(&mac);
+            f
+        };
+        let all = [Card::MAC, guest.0, [0xff; 6], [1, 0, 0x5e, 0, 0, 1], [2, 2, 2, 2, 2, 2]];
+        let filter = |station, groups, everything| Filter { station, groups, everything };
+        for (filter, wanted) in [
+            (Filter::default(), [true, false, true, false, false]),
+            (filter(Some(guest), false, false), [true, true, true, false, false]),
+            (filter(Some(guest), true, false), [true, true, true, true, false]),
+            (filter(None, false, true), [true; 5]),
+            (Filter::default(), [true, false, true, false, false]),
+        ] {
+            driver.set_filter(filter);
+            assert_eq!(all.map(|mac| card.receive(&to(mac))), wanted, "{filter:?}");
+            assert_eq!(drain(&mut driver, 99).len(), wanted.iter().filter(|w| **w).count());
+        }
+    }
+
+    #[test]
+    fn events_interrupt_if_wanted() {
+        let (card, mut driver) = start();
+        let received = NetEvents { received: true, ..NetEvents::NONE };
+        driver.set_events(received);
+        driver.transmit(&frame(1, 60)).unwrap();
+        driver.provoke();
+        assert!(!card.inner().interrupt());
+        assert_eq!(driver.take_events(), NetEvents { sent: true, link: true, ..NetEvents::NONE });
+        card.receive(&frame(1, 60));
+        assert!(card.inner().interrupt());
+        assert_eq!(driver.take_events(), received);
+        assert!(!card.inner().interrupt());
+        driver.set_events(NetEvents { link: true, ..NetEvents::NONE });
+        card.receive(&frame(1, 60));
+        assert!(!card.inner().interrupt());
+        driver.provoke();
+        assert!(card.inner().interrupt());
+        driver.take_events();
+        driver.set_events(NetEvents { sent: true, ..NetEvents::NONE });
+        driver.transmit(&frame(1, 60)).unwrap();
+        assert!(card.inner().interrupt());
+        assert_eq!(driver.take_events(), NetEvents { sent: true, ..NetEvents::NONE });
+    }
+
+    #[test]
+    fn collisions_are_counted() {
+        let (card, mut driver) = start();
+        card.inner().set(ECOL, 2);
+        card.inner().set(LATECOL, 3);
+        assert_eq!(driver.counters().transmit_errors, 5);
+        assert_eq!(driver.counters().transmit_errors, 5);
     }
 
     #[test]

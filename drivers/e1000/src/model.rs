@@ -134,7 +134,9 @@ impl Inner {
         match offset {
             ICR => std::mem::take(&mut self.cause),
             CTRL if self.stuck_in_reset => self.get(CTRL) | CTRL_RST,
-            MPC | CRCERRS | ALGNERRC | RXERRC | RLEC => self.registers.remove(&offset).unwrap_or(0),
+            MPC | CRCERRS | ALGNERRC | RXERRC | RLEC | ECOL | LATECOL => {
+                self.registers.remove(&offset).unwrap_or(0)
+            }
             EERD => self.read_eeprom(),
             _ => self.get(offset),
         }
@@ -162,6 +164,7 @@ impl Inner {
                 self.set(STATUS, status);
             }
             ICR => self.cause &= !value,
+            ICS => self.cause |= value,
             IMS => self.mask |= value,
             IMC => self.mask &= !value,
             RDT if self.babble => {
@@ -203,8 +206,27 @@ impl Inner {
         self.set(RDH, (head + 1) % (self.get(RDLEN) / 16));
     }
 
+    /// SDM 14.4: exact addresses, groups by MPE (the table stays empty), everything by UPE.
+    fn accepts(&self, frame: &[u8]) -> bool {
+        let rctl = self.get(RCTL);
+        let to = &frame[..6];
+        if to == [0xff; 6] {
+            return rctl & RCTL_BAM != 0;
+        }
+        if to[0] & 1 != 0 {
+            return rctl & RCTL_MPE != 0;
+        }
+        rctl & RCTL_UPE != 0
+            || [(RAL0, RAH0), (RAL1, RAH1)].iter().any(|(low, high)| {
+                let high = self.get(*high);
+                high & RAH_AV != 0
+                    && self.get(*low).to_le_bytes() == to[..4]
+                    && high.to_le_bytes()[..2] == to[4..]
+            })
+    }
+
     fn receive(&mut self, frame: &[u8], len: u16, status: u8, errors: u8) -> bool {
-        if self.get(RCTL) & RCTL_EN == 0 {
+        if self.get(RCTL) & RCTL_EN == 0 || !self.accepts(frame) {
             return false;
         }
         if self.get(RDH) == self.get(RDT) {

@@ -12,6 +12,10 @@ pub const FCAH: usize = 0x002c;
 pub const FCT: usize = 0x0030;
 /// Interrupt cause, read to clear.
 pub const ICR: usize = 0x00c0;
+/// Interrupt throttling: the least time between interrupts, in units of 256 ns.
+pub const ITR: usize = 0x00c4;
+/// Interrupt cause set: as if it had happened.
+pub const ICS: usize = 0x00c8;
 /// Interrupt mask set, and clear.
 pub const IMS: usize = 0x00d0;
 pub const IMC: usize = 0x00d8;
@@ -42,14 +46,22 @@ pub const ALGNERRC: usize = 0x4004;
 pub const RXERRC: usize = 0x400c;
 pub const MPC: usize = 0x4010;
 pub const RLEC: usize = 0x4040;
+/// More of them: excessive collisions, late collisions.
+pub const ECOL: usize = 0x4018;
+pub const LATECOL: usize = 0x4020;
+/// Receive checksum control.
+pub const RXCSUM: usize = 0x5000;
 /// Multicast table, 128 words.
 pub const MTA: usize = 0x5200;
 pub const MTA_WORDS: usize = 128;
 /// First receive address, low and high.
 pub const RAL0: usize = 0x5400;
 pub const RAH0: usize = 0x5404;
+/// Second receive address.
+pub const RAL1: usize = 0x5408;
+pub const RAH1: usize = 0x540c;
 /// Bytes of registers that the driver touches.
-pub const WINDOW: usize = 0x5408;
+pub const WINDOW: usize = 0x5410;
 
 /// CTRL: full duplex, speed detection, link reset (0 for normal), set link up, loss of signal inverted.
 pub const CTRL_FD: u32 = 1 << 0;
@@ -69,8 +81,10 @@ pub const STATUS_LU: u32 = 1 << 1;
 pub const STATUS_SPEED_SHIFT: u32 = 6;
 pub const STATUS_GIO_MASTER: u32 = 1 << 19;
 
-/// RCTL: enable, broadcast accept, strip CRC. Buffer size 2048 and no long packets are zeros.
+/// RCTL: enable, all stations' frames, all groups' frames, broadcast accept, strip CRC. Buffer size 2048 and no long packets are zeros.
 pub const RCTL_EN: u32 = 1 << 1;
+pub const RCTL_UPE: u32 = 1 << 3;
+pub const RCTL_MPE: u32 = 1 << 4;
 pub const RCTL_BAM: u32 = 1 << 15;
 pub const RCTL_SECRC: u32 = 1 << 26;
 

@@ -87,6 +87,35 @@ pub struct NetCounters {
     pub bad_descriptors: u64,
     /// Attempts to send that found the ring full.
     pub transmit_full: u64,
+    /// Frames the device gave up sending (collisions).
+    pub transmit_errors: u64,
+}
+
+/// Which frames the device receives beside those to its own address and to everybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Frames to this station too.
+    pub station: Option<MacAddress>,
+    /// Frames to every group.
+    pub groups: bool,
+    /// All frames.
+    pub everything: bool,
+}
+
+/// Things that happen to a device, and may interrupt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetEvents {
+    /// A frame was received, or missed for want of a buffer.
+    pub received: bool,
+    /// A frame was sent: there is room for another.
+    pub sent: bool,
+    /// The cable was plugged or pulled.
+    pub link: bool,
+}
+
+impl NetEvents {
+    /// Nothing.
+    pub const NONE: Self = Self { received: false, sent: false, link: false };
 }
 
 /// An Ethernet device: whole frames, without FCS, in and out.
@@ -108,7 +137,27 @@ pub trait NetDevice {
 
     /// Hands over at most `budget` received frames, oldest first, and gives their buffers back to the device.
     /// Returns how many.
-    fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[u8])) -> usize;
+    fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
+        self.receive_while(budget, &mut |frame| {
+            sink(frame);
+            true
+        })
+    }
+
+    /// The same, until `sink` says by `false` that it does not take this frame: it stays the oldest.
+    fn receive_while(&mut self, budget: usize, sink: &mut dyn FnMut(&[u8]) -> bool) -> usize;
+
+    /// Chooses which frames come. At the start: those to its own address and to everybody.
+    fn set_filter(&mut self, filter: Filter);
+
+    /// Chooses what interrupts, from now on. At the start nothing does.
+    fn set_events(&mut self, wanted: NetEvents);
+
+    /// What has happened since the last call, wanted or not. Ends the interrupt.
+    fn take_events(&mut self) -> NetEvents;
+
+    /// Makes the device interrupt as if its link had changed, to learn whether interrupts arrive.
+    fn provoke(&mut self);
 
     /// Totals so far.
     fn counters(&mut self) -> NetCounters;

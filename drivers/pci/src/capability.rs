@@ -157,6 +157,66 @@ impl MsiX {
     }
 }
 
+/// Message signalled interrupts of a function (PCI Local Bus 3.0, 6.8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Msi {
+    address: Address,
+    /// Offset of the capability in configuration space.
+    pub offset: u16,
+    /// The message address has 64 bits.
+    pub wide: bool,
+    /// Vectors can be masked.
+    pub maskable: bool,
+}
+
+impl Msi {
+    const ENABLE: u16 = 1 << 0;
+    const MULTIPLE_ENABLE: u16 = 7 << 4;
+    const WIDE: u16 = 1 << 7;
+    const MASKABLE: u16 = 1 << 8;
+
+    /// Decodes the MSI capability of `function`; `None` if it has none.
+    pub fn find<C: ConfigSpace + ?Sized>(config: &C, function: &Function) -> Option<Self> {
+        let capability = function.capabilities(config).find(|c| c.id == id::MSI)?;
+        let (wide, maskable) = (capability.word & Self::WIDE != 0, capability.word & Self::MASKABLE != 0);
+        let bytes = 10 + if wide { 4 } else { 0 } + if maskable { 10 } else { 0 };
+        (capability.offset + bytes <= 0x100).then_some(Self {
+            address: function.address,
+            offset: capability.offset,
+            wide,
+            maskable,
+        })
+    }
+
+    /// Has the function send one message, `data` to `address` (below 4 GiB), for its interrupts, in place of asserting its
+    /// pin. Bus mastering must be on.
+    pub fn enable<C: ConfigSpace + ?Sized>(self, config: &mut C, address: u32, data: u16) {
+        self.disable(config);
+        let data_at = self.offset + if self.wide { 12 } else { 8 };
+        config.write_u32(self.address, self.offset + 4, address);
+        if self.wide {
+            config.write_u32(self.address, self.offset + 8, 0);
+        }
+        // The upper half is reserved.
+        config.write_u32(self.address, data_at, data.into());
+        if self.maskable {
+            config.write_u32(self.address, data_at + 4, 0);
+        }
+        self.set_control(config, Self::ENABLE);
+    }
+
+    /// Has it assert its pin again.
+    pub fn disable<C: ConfigSpace + ?Sized>(self, config: &mut C) {
+        self.set_control(config, 0);
+    }
+
+    fn set_control<C: ConfigSpace + ?Sized>(self, config: &mut C, enable: u16) {
+        let header = config.read_u32(self.address, self.offset);
+        let control = (header >> 16) as u16 & !(Self::ENABLE | Self::MULTIPLE_ENABLE) | enable;
+        config.write_u32(self.address, self.offset, header & 0xffff | u32::from(control) << 16);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +247,41 @@ mod tests {
         assert_eq!(found, [(1, 0xc8), (5, 0xd0), (0x10, 0xe0), (0x11, 0xa0)]);
         let msix = MsiX { offset: 0xa0, vectors: 5, table: (3, 0), pending: (3, 0x2000) };
         assert_eq!(MsiX::find(&bus, &f), Some(msix));
+    }
+
+    #[test]
+    fn messages_of_both_widths_are_programmed() {
+        for (word, data_at, mask_at) in [
+            (0x0070, 0x58, None),
+            (0x00f0, 0x5c, None),
+            (0x0170, 0x58, Some(0x5c)),
+            (0x0180, 0x5c, Some(0x60)),
+        ] {
+            let (mut bus, f) = setup(&[(0x40, 1, 0x50, 0), (0x50, 5, 0, word)]);
+            for offset in (0x54..0x70).step_by(4) {
+                bus.set_u32(f.address, offset, !0);
+                bus.writable(f.address, offset, !0);
+            }
+            bus.writable(f.address, 0x50, 0x0071_0000);
+            let msi = Msi::find(&bus, &f).unwrap();
+            msi.enable(&mut bus, 0xfee0_1000, 0x41);
+            assert_eq!(bus.read_u32(f.address, 0x54), 0xfee0_1000);
+            assert_eq!(msi.wide, bus.read_u32(f.address, 0x58) == 0);
+            assert_eq!(bus.read_u32(f.address, data_at) as u16, 0x41);
+            assert!(mask_at.is_none_or(|at| bus.read_u32(f.address, at) == 0));
+            let control = (bus.read_u32(f.address, 0x50) >> 16) as u16;
+            assert_eq!(control, word & !0x70 | 1, "one vector, on");
+            msi.disable(&mut bus);
+            assert_eq!((bus.read_u32(f.address, 0x50) >> 16) as u16, word & !0x71);
+        }
+    }
+
+    #[test]
+    fn a_message_capability_without_room_is_none() {
+        let (bus, f) = setup(&[(0xf4, 5, 0, 0x0180)]);
+        assert_eq!(Msi::find(&bus, &f), None);
+        let (bus, f) = setup(&[(0xf4, 5, 0, 0)]);
+        assert!(Msi::find(&bus, &f).is_some());
     }
 
     #[test]

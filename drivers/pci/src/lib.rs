@@ -22,7 +22,7 @@ mod walk;
 
 pub use address::Address;
 pub use bar::{Bar, BarError, Bars, read_bars};
-pub use capability::{Capabilities, Capability, ExtendedCapabilities, ExtendedCapability, MsiX, id};
+pub use capability::{Capabilities, Capability, ExtendedCapabilities, ExtendedCapability, Msi, MsiX, id};
 pub use config::{ConfigSpace, command, register};
 pub use function::{Bridge, Class, Function, HeaderKind};
 pub use walk::{Walk, walk};

@@ -52,6 +52,11 @@ impl FakeBus {
         self.functions.get_mut(&address).unwrap().value[usize::from(offset) / 4] = value;
     }
 
+    /// Makes the register at `offset` hold what is written to it in the bits of `mask`.
+    pub fn writable(&mut self, address: Address, offset: u16, mask: u32) {
+        self.functions.get_mut(&address).expect("no such function").writable[usize::from(offset / 4)] = mask;
+    }
+
     /// Makes BAR `index` hold `value`, with the bits of `mask` writable (what sizing finds).
     pub fn bar(&mut self, address: Address, index: u16, value: u32, mask: u32) {
         let f = self.functions.get_mut(&address).unwrap();

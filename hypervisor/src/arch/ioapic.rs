@@ -20,8 +20,8 @@ const VERSION: u32 = 0x01;
 const FIRST_ENTRY: u32 = 0x10;
 
 /// Redirection entry, low word: active low, level, masked. Fixed delivery and physical destination are zeros.
-const ACTIVE_LOW: u32 = 1 << 13;
-const LEVEL: u32 = 1 << 15;
+const ACTIVE_LOW: u16 = 1 << 13;
+const LEVEL: u16 = 1 << 15;
 const MASKED: u32 = 1 << 16;
 
 /// The highest APIC identifier that an entry can name without interrupt remapping.
@@ -95,10 +95,11 @@ impl Unit {
 /// An input that has been given a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pin {
-    unit: usize,
-    pin: u32,
-    /// The low word of its entry, not masked.
-    entry: u32,
+    unit: u8,
+    pin: u8,
+    /// The low word of its entry, not masked: its upper half is zeros.
+    entry: u16,
+    global: u32,
 }
 
 /// Routes `line` to the boot processor as `vector`, handled by `handler`. It stays masked until [`Pin::unmask`].
@@ -114,30 +115,52 @@ pub fn route(line: Line, vector: u8, handler: idt::Handler) -> Result<Pin, NoRou
     let units = UNITS.get().map_or(&[][..], |units| &units[..]);
     let unit = units.iter().position(serves).ok_or(NoRoute::NoPin(line.global))?;
     let pin = line.global - units[unit].first;
-    let mut entry = u32::from(vector);
+    let mut entry = u16::from(vector);
     entry |= if line.active_low { ACTIVE_LOW } else { 0 };
     entry |= if line.level { LEVEL } else { 0 };
     idt::set_handler(vector, handler);
-    let this = Pin { unit, pin, entry };
+    let this = Pin { unit: unit as u8, pin: pin as u8, entry, global: line.global };
     this.mask();
     units[unit].write(FIRST_ENTRY + 2 * pin + 1, destination << 24);
     Ok(this)
 }
 
 impl Pin {
+    /// The global interrupt.
+    pub fn global(self) -> u32 {
+        self.global
+    }
+
+    /// In one word that is not 0, for a handler.
+    pub fn bits(self) -> u64 {
+        const VALID: u64 = 1 << 63;
+        let place = u64::from(self.unit & 0x7F) << 56 | u64::from(self.pin) << 48;
+        VALID | place | u64::from(self.entry) << 32 | u64::from(self.global)
+    }
+
+    /// Back from [`Self::bits`].
+    pub fn from_bits(bits: u64) -> Option<Pin> {
+        (bits != 0).then_some(Pin {
+            unit: (bits >> 56) as u8 & 0x7F,
+            pin: (bits >> 48) as u8,
+            entry: (bits >> 32) as u16,
+            global: bits as u32,
+        })
+    }
+
     /// Lets no interrupt through. One of an edge that comes meanwhile is lost.
     pub fn mask(self) {
-        self.set(self.entry | MASKED);
+        self.set(u32::from(self.entry) | MASKED);
     }
 
     /// Lets interrupts through.
     pub fn unmask(self) {
-        self.set(self.entry);
+        self.set(self.entry.into());
     }
 
     fn set(self, entry: u32) {
-        if let Some(unit) = UNITS.get().and_then(|units| units.get(self.unit)) {
-            unit.write(FIRST_ENTRY + 2 * self.pin, entry);
+        if let Some(unit) = UNITS.get().and_then(|units| units.get(usize::from(self.unit))) {
+            unit.write(FIRST_ENTRY + 2 * u32::from(self.pin), entry);
         }
     }
 }
