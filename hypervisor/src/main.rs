@@ -3,6 +3,9 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![cfg_attr(not(target_os = "none"), allow(dead_code))]
 
+#[cfg(target_os = "none")]
+extern crate alloc;
+
 mod bridge;
 mod calibration;
 mod duties;
@@ -27,6 +30,8 @@ mod arch {
 mod console;
 #[cfg(target_os = "none")]
 mod ending;
+#[cfg(target_os = "none")]
+mod guest;
 #[cfg(target_os = "none")]
 mod hal;
 #[cfg(target_os = "none")]
@@ -78,6 +83,7 @@ extern "C" fn on_own_stack() -> ! {
     let proof = proof::run(options);
     vmm::end_if_refused(ability, options);
     proof::end_if_failed(proof, options);
+    guest::start(info, options, proof == proof::Outcome::Holds);
     ending::end(options)
 }
 

@@ -121,6 +121,11 @@ pub fn end_allocation() {
     CLOSED.store(true, Ordering::SeqCst);
 }
 
+/// Opens them again: the guest has stopped, to be built anew.
+pub fn resume_allocation() {
+    CLOSED.store(false, Ordering::SeqCst);
+}
+
 /// # Panics
 /// After [`end_allocation`].
 pub fn assert_allocation_open(what: &str) {

@@ -72,3 +72,19 @@ pub fn call(address: usize) {
     let function = unsafe { core::mem::transmute::<usize, fn()>(address) };
     function();
 }
+
+/// CPUID: EAX, EBX, ECX, EDX. For comparing this processor with what a guest is to see.
+#[allow(clippy::disallowed_methods)] // this is the place that reads CPUID for the pure code
+pub fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
+    let answer = core::arch::x86_64::__cpuid_count(leaf, sub);
+    [answer.eax, answer.ebx, answer.ecx, answer.edx]
+}
+
+/// 64 bits of this processor's random generator, or, where it has none or it fails, of its time-stamp counter: for seeds that
+/// need not be secret from the host.
+pub fn random() -> u64 {
+    const TRIES: usize = 10;
+    let generator = x86_64::instructions::random::RdRand::new();
+    let drawn = generator.and_then(|generator| (0..TRIES).find_map(|_| generator.get_u64()));
+    drawn.unwrap_or_else(|| tsc().wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}

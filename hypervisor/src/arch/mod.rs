@@ -19,6 +19,7 @@ pub mod port;
 pub mod probe;
 pub mod proof;
 pub mod reset;
+pub mod rtc;
 pub mod screen;
 pub mod serial;
 pub mod stack;

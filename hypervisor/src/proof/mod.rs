@@ -14,4 +14,4 @@ mod machine;
 mod start;
 
 #[cfg(target_os = "none")]
-pub use start::{end_if_failed, report, run, tell};
+pub use start::{Outcome, end_if_failed, report, run, tell};

@@ -7,7 +7,7 @@ use crate::arch::fpu::{self, FpuState};
 use crate::arch::physical::Pages;
 use crate::arch::vmenter::{self, Registers};
 use crate::arch::vmx::{self as processor, Loaded};
-use crate::arch::{paging, percpu};
+use crate::arch::{cpu, paging, percpu};
 use crate::events::Event as Noted;
 use crate::memory::{FRAME, OutOfFrames, Zone};
 use core::fmt;
@@ -30,6 +30,9 @@ const OWN_MSRS: [u32; 6] = [0x174, 0x175, 0x176, 0x277, 0xc000_0100, 0xc000_0101
 
 /// RFLAGS.RF.
 const RFLAGS_RF: u64 = 1 << 16;
+
+/// In place of the last exit's reason: there was none since the processor was loaded.
+const NO_EXIT: u16 = u16::MAX;
 
 /// The next VPID to give out. 0 is the host.
 static NEXT_VPID: AtomicU16 = AtomicU16::new(1);
@@ -77,6 +80,10 @@ pub struct Vcpu {
     /// What its profile lets it set.
     limits: Limits,
     counts: [u64; REASON_NAMES.len()],
+    /// Counts of the time-stamp counter from exits of each reason to the entries after them.
+    cycles: [u64; REASON_NAMES.len()],
+    /// The last exit: its reason, and when it was.
+    last_exit: (u16, u64),
     exits: u64,
 }
 
@@ -103,6 +110,8 @@ impl Vcpu {
             xcr0: fpu::XCR0_RESET,
             limits: Profile::all()[0].limits(),
             counts: [0; REASON_NAMES.len()],
+            cycles: [0; REASON_NAMES.len()],
+            last_exit: (NO_EXIT, 0),
             exits: 0,
         };
         vcpu.msr_bitmap.bytes_mut().fill(msr_bitmap::ALL);
@@ -127,6 +136,7 @@ impl Vcpu {
     pub fn load(&mut self) -> Result<Active<'_>, VmFail> {
         let loaded = processor::load_vmcs(&self.region)?;
         self.launched = false;
+        self.last_exit.0 = NO_EXIT;
         self.registers.forget_host();
         processor::invalidate_vpid(self.vpid);
         processor::load_guest_msrs(self.guest_msrs);
@@ -202,6 +212,14 @@ impl Active<'_> {
         fpu::set_xcr0(vcpu.xcr0);
     }
 
+    /// Brings back from memory what [`Active::save_registers`] has put there.
+    pub fn reload_registers(&mut self) {
+        let vcpu = &mut *self.vcpu;
+        processor::load_guest_msrs(vcpu.guest_msrs);
+        vcpu.debug.load();
+        vcpu.fpu.load(vcpu.limits.xcr0, vcpu.xcr0);
+    }
+
     /// The x87, SSE and AVX state, as [`Active::save_registers`] has found it.
     pub const fn fpu(&self) -> &FpuState {
         &self.vcpu.fpu
@@ -221,6 +239,16 @@ impl Active<'_> {
         }
         let owned = self.cr4_owned();
         self.vmcs_mut().write(fields::CR4_MASK, owned);
+    }
+
+    /// Exits by basic reason, and the counts of the time-stamp counter that they have taken.
+    pub const fn costs(&self) -> ([u64; REASON_NAMES.len()], [u64; REASON_NAMES.len()]) {
+        (self.vcpu.counts, self.vcpu.cycles)
+    }
+
+    /// Whether RFLAGS.IF lets interrupts in.
+    pub fn interrupts_enabled(&self) -> bool {
+        self.vmcs().read(fields::GUEST_RFLAGS) & inject::RFLAGS_IF != 0
     }
 
     /// What the guest's profile lets it set.
@@ -484,11 +512,16 @@ impl Active<'_> {
     #[inline]
     pub fn enter(&mut self) -> Result<Exit, VmFail> {
         let Active { vcpu, loaded } = self;
+        let (before, left) = vcpu.last_exit;
+        if let Some(cycles) = vcpu.cycles.get_mut(usize::from(before)) {
+            *cycles = cycles.wrapping_add(cpu::tsc().wrapping_sub(left));
+        }
         vmenter::enter(loaded.vmcs_mut(), &mut vcpu.registers, vcpu.launched)?;
         vcpu.launched = true;
         let vmcs = loaded.vmcs_mut();
         let reason = Reason(vmcs.read(fields::EXIT_REASON));
         vcpu.exits += 1;
+        vcpu.last_exit = (reason.basic(), cpu::tsc());
         if let Some(count) = vcpu.counts.get_mut(usize::from(reason.basic())) {
             *count += 1;
         }
@@ -513,16 +546,40 @@ impl Active<'_> {
     /// trap.
     #[inline]
     pub fn retire_to(&mut self, rip: u64) {
-        let vmcs = self.vmcs_mut();
-        vmcs.write(fields::GUEST_RIP, rip);
-        let shadow = Interruptibility::STI | Interruptibility::MOV_SS;
-        let state = vmcs.read(fields::GUEST_INTERRUPTIBILITY);
-        if state & shadow != 0 {
-            vmcs.write(fields::GUEST_INTERRUPTIBILITY, state & !shadow);
-        }
-        let rflags = vmcs.read(fields::GUEST_RFLAGS);
+        self.vmcs_mut().write(fields::GUEST_RIP, rip);
+        self.end_shadows();
+        let rflags = self.vmcs().read(fields::GUEST_RFLAGS);
         if rflags & (bits::RFLAGS_TF | RFLAGS_RF) != 0 {
-            after_flagged_instruction(vmcs, rflags);
+            self.after_flagged_instruction(rflags);
+        }
+    }
+
+    /// The shadow of STI or MOV SS ends: an instruction has been executed.
+    #[inline]
+    pub fn end_shadows(&mut self) {
+        const SHADOWS: u32 = Interruptibility::STI | Interruptibility::MOV_SS;
+        let state = self.vmcs().read(fields::GUEST_INTERRUPTIBILITY);
+        if state & SHADOWS != 0 {
+            self.vmcs_mut().write(fields::GUEST_INTERRUPTIBILITY, state & !SHADOWS);
+        }
+    }
+
+    /// The instruction that was skipped had TF or RF set: RF ends, TF makes a trap.
+    #[cold]
+    fn after_flagged_instruction(&mut self, rflags: u64) {
+        self.vmcs_mut().write(fields::GUEST_RFLAGS, rflags & !RFLAGS_RF);
+        if rflags & bits::RFLAGS_TF != 0 {
+            self.pend_single_step();
+        }
+    }
+
+    /// A single-step trap is due, unless only branches are stepped.
+    pub fn pend_single_step(&mut self) {
+        const BTF: u64 = 1 << 1;
+        const PENDING_STEP: u64 = 1 << 14;
+        if self.vmcs().read(fields::GUEST_DEBUGCTL) & BTF == 0 {
+            let pending = self.vmcs().read(fields::GUEST_PENDING_DEBUG);
+            self.vmcs_mut().write(fields::GUEST_PENDING_DEBUG, pending | PENDING_STEP);
         }
     }
 }
@@ -533,18 +590,6 @@ impl Vcpu {
             true => self.controls.set(control, &self.caps),
             false => self.controls.clear(control, &self.caps),
         }
-    }
-}
-
-/// The instruction that was skipped had TF or RF set: RF ends, TF makes a pending single-step trap.
-#[cold]
-fn after_flagged_instruction(vmcs: &mut CurrentVmcs, rflags: u64) {
-    const BTF: u64 = 1 << 1;
-    const PENDING_STEP: u64 = 1 << 14;
-    vmcs.write(fields::GUEST_RFLAGS, rflags & !RFLAGS_RF);
-    if rflags & bits::RFLAGS_TF != 0 && vmcs.read(fields::GUEST_DEBUGCTL) & BTF == 0 {
-        let pending = vmcs.read(fields::GUEST_PENDING_DEBUG);
-        vmcs.write(fields::GUEST_PENDING_DEBUG, pending | PENDING_STEP);
     }
 }
 

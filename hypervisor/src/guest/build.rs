@@ -1,0 +1,345 @@
+//! Builds the virtual machine that the configuration asks for, from the modules that the loader has brought.
+
+use super::board::{Board, MAX_DISKS};
+use super::disks::MemoryDisk;
+use super::first_state;
+use super::outside::{MAX_NETWORKS, Outside};
+use super::run::Guest;
+use super::time::GuestTime;
+use crate::arch::pmu::Counters;
+use crate::arch::{cpu, physical, rtc, time};
+use crate::bridge::{self, Bridge};
+use crate::memory::OutOfFrames;
+use crate::proof;
+use crate::vcpu::{Active, Vcpu};
+use crate::vmm::processors;
+use crate::vmm::virtual_processor::VcpuError;
+use crate::vmm::vm::{Vm, VmError};
+use alloc::vec::Vec;
+use boot::memory_map::Range;
+use boot::multiboot::BootInfo;
+use core::fmt;
+use hal::MacAddress;
+use machine::computer::{Computer, Parts};
+use machine::cpu::Profile;
+use machine::cpu::profile::Missing;
+use machine::devices::FwCfg;
+use machine::devices::fw_cfg::Setup;
+use machine::load::{self, Kernel, LoadError, Software, Start};
+use machine::output::SECTOR;
+use machine::pci::{Device, Pci};
+use machine::ram::{Layout, Ram};
+use machine::virtio::block::ID;
+use replay::pmu::Lacking;
+use vm_config::{Boot, Config, Medium, RtcStart};
+use vmx::guest_state::GuestState;
+
+/// The module that describes the virtual machine.
+const CONFIGURATION: &str = "lockstep.toml";
+
+/// The side console of the virtio console.
+const VIRTIO_CONSOLE: u8 = 1;
+
+/// Why there is no virtual machine.
+#[derive(Debug)]
+pub enum BuildError {
+    /// The configuration.
+    Config(vm_config::Error),
+    /// The configuration names a file that the loader has not brought.
+    NoModule { role: vm_config::Role, name: alloc::string::String },
+    /// The host cannot show the guest what the profile promises.
+    Profile(Missing),
+    /// There is no profile of this name.
+    NoProfile(&'static str),
+    /// The guest's memory.
+    Memory(VmError),
+    /// A disk.
+    Disk(usize, OutOfFrames),
+    /// A network card.
+    Network(usize, bridge::OpenError),
+    /// The counters.
+    Counters(Lacking),
+    /// The processor.
+    Vcpu(VcpuError),
+    /// The guest's software.
+    Load(LoadError),
+    /// This host runs no guests.
+    NoVmx,
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => write!(f, "{CONFIGURATION}: {error}"),
+            Self::NoModule { role, name } => write!(
+                f,
+                "{CONFIGURATION}: {role} is \"{name}\", but the loader has brought no module of that name; load it with \
+                 module2 FILE {name}"
+            ),
+            Self::Profile(missing) => write!(f, "vm.cpu: {missing}"),
+            Self::NoProfile(name) => write!(f, "vm.cpu: there is no profile {name}"),
+            Self::Memory(error) => write!(f, "vm.memory: {error}"),
+            Self::Disk(number, error) => write!(f, "disk[{number}]: {error}"),
+            Self::Network(number, error) => write!(f, "network[{number}].card: {error}"),
+            Self::Counters(error) => write!(f, "performance counters: {error}"),
+            Self::Vcpu(error) => error.fmt(f),
+            Self::Load(error) => error.fmt(f),
+            Self::NoVmx => f.write_str("this host runs no guests; see above what it lacks"),
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($name:ident: $from:ty),*) => {
+        $(impl From<$from> for BuildError {
+            fn from(why: $from) -> Self {
+                Self::$name(why)
+            }
+        })*
+    };
+}
+reasons!(Config: vm_config::Error, Profile: Missing, Memory: VmError, Counters: Lacking, Vcpu: VcpuError, Load: LoadError);
+
+/// What a virtual machine is made from, kept for its resets.
+pub struct Plan {
+    config: Config,
+    profile: &'static Profile,
+    files: Vec<(vm_config::Role, &'static [u8])>,
+    seed: [u8; 32],
+}
+
+/// The configuration among the modules, if there is one, with the files that it names.
+pub fn configuration(info: &BootInfo<'static>) -> Option<Result<Plan, BuildError>> {
+    let module = |name: &str| info.modules.iter().find(|m| m.string == name);
+    let bytes = |m: &boot::multiboot::Module<'_>| physical::read_only(Range::new(m.start, m.end));
+    let text = bytes(module(CONFIGURATION)?);
+    let plan = || {
+        let config = Config::parse_bytes(text)?;
+        let mut files = Vec::new();
+        for file in config.files() {
+            let found = module(file.name)
+                .ok_or_else(|| BuildError::NoModule { role: file.role, name: file.name.into() })?;
+            files.push((file.role, bytes(found)));
+        }
+        let name = config.vm.cpu.name();
+        let profile = Profile::named(name).ok_or(BuildError::NoProfile(name))?;
+        let seed = seed(config.vm.seed);
+        Ok(Plan { config, profile, files, seed })
+    };
+    Some(plan())
+}
+
+/// The seed of the guest's random generator: as configured, or of the host's own randomness.
+fn seed(configured: Option<u64>) -> [u8; 32] {
+    let mut words = [0; 4];
+    match configured {
+        Some(seed) => {
+            let mut generator = replay::seed::Seed::new(seed);
+            words = core::array::from_fn(|_| generator.next());
+        }
+        None => words.iter_mut().for_each(|word| *word = cpu::random()),
+    }
+    let mut seed = [0; 32];
+    for (place, word) in seed.chunks_exact_mut(8).zip(words) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    seed
+}
+
+impl Plan {
+    fn file(&self, role: vm_config::Role) -> Option<&'static [u8]> {
+        self.files.iter().find(|(has, _)| *has == role).map(|(_, bytes)| *bytes)
+    }
+
+    /// The key that calls the shell.
+    pub const fn escape(&self) -> Option<u8> {
+        self.config.console.escape
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::new(self.config.vm.memory.bytes)
+    }
+
+    fn board(&self) -> load::Board {
+        load::Board { serial: self.config.console.serial }
+    }
+
+    /// The computer at power-on.
+    fn computer(&self) -> Computer {
+        let layout = self.layout();
+        let firmware = matches!(self.config.boot, Boot::Firmware { .. });
+        let board = self.board();
+        let mut computer = Computer::new(Parts {
+            profile: self.profile,
+            pci: self.pci(),
+            fw_cfg: FwCfg::new(&Setup { layout, board: &board, boot: self.boot_device() }),
+            layout,
+            wall_clock: self.wall_clock(),
+            seed: self.seed,
+        });
+        if !firmware {
+            computer.set_up_as_firmware_does();
+        }
+        computer
+    }
+
+    /// The bus with what the configuration asks for, and a source of randomness.
+    fn pci(&self) -> Pci {
+        let mut devices = Vec::new();
+        devices.extend(self.config.networks.iter().map(|network| Device::Net { mac: network.mac.0 }));
+        for (number, disk) in self.config.disks.iter().enumerate() {
+            let sectors = match &disk.medium {
+                Medium::Blank(bytes) => bytes.div_ceil(SECTOR as u64),
+                Medium::Image(_) => {
+                    self.file(vm_config::Role::Disk(number)).map_or(0, |image| (image.len() / SECTOR) as u64)
+                }
+            };
+            let mut id = [0; ID];
+            let name = disk.serial.as_deref().unwrap_or_default().as_bytes();
+            id.iter_mut().zip(name).for_each(|(place, byte)| *place = *byte);
+            devices.push(Device::Block { disk: number as u8, sectors, read_only: disk.read_only, id });
+        }
+        // Another stream than RDRAND's.
+        let seed = core::array::from_fn(|i| self.seed[i] ^ 0x5a);
+        devices.push(Device::Rng { seed });
+        if self.config.console.virtio {
+            devices.push(Device::Console { port: VIRTIO_CONSOLE });
+        }
+        devices.truncate(machine::pci::SLOTS);
+        Pci::new(&devices).expect("no more devices than slots, and disks of whole sectors")
+    }
+
+    /// The device number of the disk that firmware starts from: disks come after the network devices.
+    fn boot_device(&self) -> Option<u8> {
+        match self.config.boot {
+            Boot::Firmware { disk, .. } => {
+                Some(machine::pci::FIRST_DEVICE + (self.config.networks.len() + disk) as u8)
+            }
+            Boot::Kernel { .. } => None,
+        }
+    }
+
+    fn wall_clock(&self) -> u64 {
+        match self.config.rtc {
+            RtcStart::Fixed(seconds) => seconds,
+            RtcStart::Host => rtc::now(),
+        }
+    }
+
+    /// Puts the software into memory and the processor into its first state: power-on, and each reset.
+    ///
+    /// # Errors
+    /// The software cannot be loaded.
+    pub fn power_on(&self, board: &mut Board, on: &mut Active<'_>) -> Result<(), BuildError> {
+        board.computer = self.computer();
+        board.computer.reset_clocks(board.time.now());
+        let start = self.load(&mut Ram::new(board.vm.memory_mut()))?;
+        let signature = self.profile.cpuid(1, 0, Default::default())[0];
+        let (state, general) = first_state::of(&start, signature);
+        on.set_profile(self.profile);
+        on.set_state(&GuestState { perf_global_ctrl: replay::pmu::GUEST_GLOBAL_CTRL, ..state });
+        on.registers_mut().gpr = general;
+        on.registers_mut().cr2 = 0;
+        board.begin(on);
+        Ok(())
+    }
+
+    fn load(&self, ram: &mut Ram<'_>) -> Result<Start, LoadError> {
+        let file = |role| self.file(role).unwrap_or_default();
+        let board = self.board();
+        match &self.config.boot {
+            Boot::Firmware { .. } => {
+                load::load(ram, &Software::Firmware(file(vm_config::Role::Firmware)), &board)
+            }
+            Boot::Kernel { initrd, command_line, modules, .. } => {
+                let modules: Vec<load::Module<'_>> = modules
+                    .iter()
+                    .enumerate()
+                    .map(|(n, module)| load::Module {
+                        bytes: file(vm_config::Role::Module(n)),
+                        string: &module.command_line,
+                    })
+                    .collect();
+                let kernel = Kernel {
+                    image: file(vm_config::Role::Kernel),
+                    initrd: initrd.as_ref().map(|_| file(vm_config::Role::Initrd)),
+                    command_line,
+                    modules: &modules,
+                    seed: Some(self.seed),
+                };
+                load::load(ram, &Software::Kernel(kernel), &board)
+            }
+        }
+    }
+}
+
+/// Builds the virtual machine; it is not powered on yet. `exact`: time is counted in instructions.
+///
+/// # Errors
+/// [`BuildError`].
+pub fn build(plan: Plan, exact: bool) -> Result<Guest, BuildError> {
+    let caps = processors::capabilities().ok_or(BuildError::NoVmx)?;
+    plan.profile.check(cpu::cpuid)?;
+    let mut vm = Vm::new(plan.config.vm.memory.bytes, caps.ept_vpid)?;
+    if let Some(rom) = plan.file(vm_config::Role::Firmware) {
+        vm.set_rom(rom)?;
+    }
+    let vcpu = Vcpu::new(&vm, caps)?;
+    let disks = disks(&plan)?;
+    let outside = Outside { bridges: bridges(&plan)?, ..Outside::default() };
+    let time = guest_time(&plan, exact)?;
+    let hertz = time::hertz() >> caps.misc.preemption_timer_shift();
+    let computer = plan.computer();
+    let board = Board::new(&plan.config.vm.name, computer, vm, time, outside, disks, hertz);
+    Ok(Guest { board, vcpu, plan })
+}
+
+fn guest_time(plan: &Plan, exact: bool) -> Result<GuestTime, BuildError> {
+    let counters = match proof::report().filter(|_| exact) {
+        Some(found) => Some(Counters::new(found.selector)?),
+        None => {
+            log::warn!("guest time comes from the host's clock, since the boot proof does not hold");
+            None
+        }
+    };
+    let clock = plan.config.clock;
+    let mut time = GuestTime::new(counters, clock.follows_host);
+    if let Some(rate) = clock.rate {
+        // Instructions per microsecond; nanoseconds per instruction, 32.32 fixed point.
+        time.set_rate((1000 << 32) / rate.max(1));
+    }
+    Ok(time)
+}
+
+fn disks(plan: &Plan) -> Result<heapless::Vec<MemoryDisk, MAX_DISKS>, BuildError> {
+    let mut disks = heapless::Vec::new();
+    for (number, disk) in plan.config.disks.iter().enumerate() {
+        let made = match &disk.medium {
+            Medium::Blank(bytes) => MemoryDisk::blank(*bytes),
+            Medium::Image(_) => {
+                let image = plan.file(vm_config::Role::Disk(number)).unwrap_or_default();
+                if disk.read_only { Ok(MemoryDisk::read_only(image)) } else { MemoryDisk::copy_of(image) }
+            }
+        };
+        // The configuration's own limit is no greater.
+        let _ = disks.push(made.map_err(|error| BuildError::Disk(number, error))?);
+    }
+    Ok(disks)
+}
+
+/// Opens the cards that the guest's network devices are on.
+fn bridges(plan: &Plan) -> Result<heapless::Vec<Option<Bridge>, MAX_NETWORKS>, BuildError> {
+    let mut bridges = heapless::Vec::new();
+    for (number, network) in plan.config.networks.iter().enumerate() {
+        let bridge = match network.card {
+            None => None,
+            Some(card) => Some(
+                Bridge::open(&card, MacAddress(network.mac.0), network.promiscuous)
+                    .map_err(|error| BuildError::Network(number, error))?,
+            ),
+        };
+        // The configuration's own limit is no greater.
+        let _ = bridges.push(bridge);
+    }
+    Ok(bridges)
+}

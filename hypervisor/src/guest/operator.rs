@@ -1,0 +1,87 @@
+//! The operator's view of the guest: what the shell may ask of it and order.
+
+use super::board::{Board, reason};
+use crate::shell::system::{ExitRow, Guest, Order, VmState};
+use core::fmt::{self, Write};
+use machine::input::Input;
+use vmx::exit::{REASON_NAMES, reason_name};
+
+/// Exits by basic reason, and what they have cost.
+pub type Exits = [u64; REASON_NAMES.len()];
+
+/// A guest on the operator's desk.
+pub struct Desk<'b> {
+    /// The guest's computer.
+    pub board: &'b mut Board,
+    /// Its exits so far.
+    pub exits: &'b Exits,
+    /// Counts of the time-stamp counter that they have taken.
+    pub cycles: &'b Exits,
+}
+
+impl Guest for Desk<'_> {
+    fn state(&self) -> VmState {
+        self.board.state
+    }
+
+    fn describe(&self, out: &mut dyn Write) -> fmt::Result {
+        let board = &*self.board;
+        let now = board.time.now();
+        writeln!(
+            out,
+            "{}: {} MiB of memory, profile {}",
+            board.name,
+            board.vm.memory().len() >> 20,
+            board.computer.profile().name()
+        )?;
+        writeln!(
+            out,
+            "up {}.{:06} s by its clock ({}), {} instructions",
+            now / 1_000_000_000,
+            now / 1000 % 1_000_000,
+            if board.time.is_exact() { "by instructions" } else { "by the host's: cannot be protected" },
+            board.time.instructions()
+        )?;
+        let (strays, out_counters) = (board.computer.strays(), board.outside.counters);
+        writeln!(
+            out,
+            "console {} bytes; nothing answered {} port, {} memory, {} MSR accesses",
+            out_counters.console, strays.ports, strays.memory, strays.msrs
+        )
+    }
+
+    fn order(&mut self, order: Order) -> Result<(), &'static str> {
+        match (order, self.board.state) {
+            (_, VmState::Stopped(_)) => return Err("it has ended"),
+            (Order::Pause, VmState::Paused) => return Err("it is paused already"),
+            (Order::Resume, VmState::Running) => return Err("it runs"),
+            (Order::PowerButton, _) => {
+                self.board.input(Input::PowerButton);
+                return Ok(());
+            }
+            (Order::Pause, _) => self.board.state = VmState::Paused,
+            (Order::Resume, _) => self.board.state = VmState::Running,
+            (Order::Reset | Order::Kill, _) => {}
+        }
+        self.board.order = Some(order);
+        self.board.stop(reason::OPERATOR);
+        Ok(())
+    }
+
+    fn exits(&self, row: &mut dyn FnMut(ExitRow)) {
+        for (number, (count, cycles)) in self.exits.iter().zip(self.cycles).enumerate() {
+            if *count != 0 {
+                row(ExitRow { reason: reason_name(number as u16), count: *count, cycles: *cycles });
+            }
+        }
+    }
+
+    fn console_input(&mut self, byte: u8) -> bool {
+        self.board.computer.console_room() != 0 && self.board.input(Input::Console(&[byte])) != 0
+    }
+
+    fn network(&mut self, out: &mut dyn Write) -> fmt::Result {
+        let counters = self.board.outside.counters;
+        writeln!(out, "guest: {} frames sent, {} lost", counters.frames, counters.frames_lost)
+    }
+}

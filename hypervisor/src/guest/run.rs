@@ -1,0 +1,167 @@
+//! The life of the virtual machine: built, run, paused, reset, ended.
+
+use super::board::{Board, reason};
+use super::build;
+use super::operator::Desk;
+use crate::arch::cpu::{self, ExitCode};
+use crate::arch::time;
+use crate::options::{After, Options};
+use crate::shell::system::{Order, VmState};
+use crate::vcpu::{self, Active, Stop, Vcpu};
+use crate::{duties, machine_line, memory, terminal};
+use boot::multiboot::BootInfo;
+use machine::output::Power;
+
+/// A virtual machine.
+pub struct Guest {
+    /// Its computer.
+    pub board: Board,
+    /// Its processor.
+    pub vcpu: Vcpu,
+    /// What it starts from; a reset starts from it again.
+    pub plan: build::Plan,
+}
+
+/// What comes after a stop.
+enum Next {
+    /// The loop goes on.
+    Run,
+    /// The machine starts anew.
+    Reset,
+    /// It is over.
+    End(&'static str),
+}
+
+/// Runs the virtual machine that the loader has brought a configuration for, until it ends. Without a configuration, nothing
+/// happens. `protectable`: the boot proof holds, so time can be counted in instructions.
+pub fn start(info: &BootInfo<'static>, options: &Options<'_>, protectable: bool) {
+    let Some(found) = build::configuration(info) else { return };
+    let built = found.and_then(|plan| build::build(plan, protectable));
+    let mut guest = match built {
+        Ok(guest) => guest,
+        Err(why) => {
+            log::error!("{why}");
+            machine_line!("vm event=refused");
+            return end_run(options, ExitCode::Refused);
+        }
+    };
+    terminal::start();
+    machine::emulate::warm_up();
+    memory::end_allocation();
+    // A run that is to end by itself ends with a reset as well.
+    let ended = life(&mut guest, options.after == After::Exit);
+    guest.board.state = VmState::Stopped(ended);
+    terminal::guest_ends();
+    say_end(&guest, ended);
+    let well = matches!(ended, reason::POWER_OFF | reason::KILLED | reason::RESET);
+    end_run(options, if well { ExitCode::Success } else { ExitCode::ProofFailed });
+}
+
+fn end_run(options: &Options<'_>, code: ExitCode) {
+    if options.after == After::Exit {
+        cpu::exit(code)
+    }
+}
+
+/// Everything from power-on to the end. Says how it ended.
+fn life(guest: &mut Guest, once: bool) -> &'static str {
+    let Guest { board, vcpu, plan } = guest;
+    let mut active = match vcpu.load() {
+        Ok(active) => active,
+        Err(error) => {
+            log::error!("the guest's VMCS cannot be loaded: {error}");
+            return reason::NO_ENTRY;
+        }
+    };
+    if let Err(why) = plan.power_on(board, &mut active) {
+        log::error!("{why}");
+        return reason::NO_ENTRY;
+    }
+    machine_line!("vm event=started name={} exact={}", board.name, board.time.is_exact());
+    terminal::guest_starts(plan.escape());
+    loop {
+        let stop = vcpu::run(&mut active, board);
+        match next(board, &mut active, stop) {
+            Next::Run => {}
+            Next::Reset if once => return reason::RESET,
+            Next::Reset => {
+                machine_line!("vm event=reset name={}", board.name);
+                memory::resume_allocation();
+                let started = plan.power_on(board, &mut active);
+                memory::end_allocation();
+                if let Err(why) = started {
+                    log::error!("{why}");
+                    return reason::NO_ENTRY;
+                }
+            }
+            Next::End(why) => return why,
+        }
+    }
+}
+
+/// What a stop means.
+fn next(board: &mut Board, active: &mut Active<'_>, stop: Stop) -> Next {
+    board.clear_stop();
+    if let Some(power) = board.outside.power.take() {
+        return match power {
+            Power::Off => Next::End(reason::POWER_OFF),
+            Power::Reset => Next::Reset,
+        };
+    }
+    match stop {
+        Stop::Named(reason::OPERATOR) => obey(board, active),
+        Stop::Named(why) => Next::End(why),
+        other => {
+            log::error!("the guest is stopped: {other}");
+            Next::End(other.key())
+        }
+    }
+}
+
+/// Does what the operator has ordered; a paused guest stays here.
+fn obey(board: &mut Board, active: &mut Active<'_>) -> Next {
+    let since = time::now_ns();
+    loop {
+        match board.order.take() {
+            Some(Order::Reset) => {
+                board.state = VmState::Running;
+                return Next::Reset;
+            }
+            Some(Order::Kill) => return Next::End(reason::KILLED),
+            _ if board.state == VmState::Running => break,
+            _ => {
+                time::wait_for_interrupt(None);
+                duties::take(duties::NETWORK);
+                let (exits, cycles) = active.costs();
+                terminal::serve(Some(&mut Desk { board, exits: &exits, cycles: &cycles }));
+                board.clear_stop();
+            }
+        }
+    }
+    // The guest's clock stood still.
+    board.time.stand(time::now_ns() - since);
+    Next::Run
+}
+
+fn say_end(guest: &Guest, why: &str) {
+    let board = &guest.board;
+    let (strays, out) = (board.computer.strays(), board.outside.counters);
+    machine_line!(
+        "vm event=stopped name={} reason={why} instructions={} virtual-ns={} real-ns={} exits={} console={} frames={} \
+         frames-lost={} stray-ports={} stray-memory={} stray-msrs={}",
+        board.name,
+        board.time.instructions(),
+        board.time.now(),
+        board.time.real(),
+        guest.vcpu.exits(),
+        out.console,
+        out.frames,
+        out.frames_lost,
+        strays.ports,
+        strays.memory,
+        strays.msrs
+    );
+    for (number, count) in guest.vcpu.counts().iter().enumerate().filter(|(_, count)| **count != 0) {
+        machine_line!("vm-exits reason=\"{}\" count={count}", vmx::exit::reason_name(number as u16));
+    }
+}

@@ -1,0 +1,122 @@
+//! The guest's time on this host: what it retires is counted, counts become virtual time, and the host's time corrects the
+//! rate.
+
+use crate::arch::pmu::Counters;
+use crate::arch::{cpu, time};
+use machine::clock::{Correction, VirtualClock};
+use machine::context::Instant;
+
+/// What an exit whose instruction is emulated counts beside the guest's own instructions. About what it costs: without it,
+/// a loop that waits for the time-stamp counter would run far too long.
+pub const CHARGE: u64 = 400;
+
+/// What counts.
+enum Source {
+    /// The guest's instructions, by the performance counters: the same on two hosts.
+    Instructions(Counters),
+    /// The host's time-stamp counter, where there are no counters that hold: such a guest cannot be protected.
+    Host {
+        /// The time-stamp counter at power-on.
+        start: u64,
+    },
+}
+
+/// The guest's time.
+pub struct GuestTime {
+    source: Source,
+    clock: VirtualClock,
+    /// Emulated exits so far.
+    charged: u64,
+    /// The rate is corrected; otherwise it stays as configured, and time has nothing to do with the host's.
+    follows_host: bool,
+    /// Host time that the guest has stood still on the operator's order, nanoseconds: none of the guest's.
+    stood: u64,
+    /// Host time at power-on, nanoseconds.
+    start: u64,
+}
+
+impl GuestTime {
+    /// Time begins, by these counters if there are any.
+    pub fn new(counters: Option<Counters>, follows_host: bool) -> Self {
+        let source = counters.map_or(Source::Host { start: cpu::tsc() }, Source::Instructions);
+        let start = time::now_ns();
+        Self { source, clock: VirtualClock::new(), charged: 0, follows_host, stood: 0, start }
+    }
+
+    /// Whether it is a function of the guest's instructions.
+    pub const fn is_exact(&self) -> bool {
+        matches!(self.source, Source::Instructions(_))
+    }
+
+    /// The count that time is a function of.
+    #[inline]
+    pub fn count(&self) -> u64 {
+        match &self.source {
+            Source::Instructions(counters) => counters.instructions() + self.charged,
+            Source::Host { start } => cpu::tsc() - start,
+        }
+    }
+
+    /// Whether its rate is corrected to follow the host's.
+    pub const fn follows_host(&self) -> bool {
+        self.follows_host
+    }
+
+    /// The host's uptime, nanoseconds, at which the guest's time should be this.
+    pub const fn host_time_of(&self, at: Instant) -> u64 {
+        at.saturating_add(self.start).saturating_add(self.stood)
+    }
+
+    /// Instructions that the guest has retired; 0 without counters.
+    pub fn instructions(&self) -> u64 {
+        match &self.source {
+            Source::Instructions(counters) => counters.instructions(),
+            Source::Host { .. } => 0,
+        }
+    }
+
+    /// An instruction of the guest is emulated.
+    #[inline]
+    pub const fn charge(&mut self) {
+        self.charged += CHARGE;
+    }
+
+    /// Virtual time.
+    #[inline]
+    pub fn now(&self) -> Instant {
+        self.clock.now(self.count())
+    }
+
+    /// The host's time as the guest should see it: since its power-on, without what it stood still.
+    pub fn real(&self) -> Instant {
+        time::now_ns() - self.start - self.stood
+    }
+
+    /// Sets the rate of a clock that follows instructions only: nanoseconds per count, 32.32 fixed point.
+    pub fn set_rate(&mut self, rate: u64) {
+        self.clock.apply(self.count(), &Correction { rate, step: 0 });
+    }
+
+    /// Corrects the rate, if it is time to. To be called every few milliseconds while the guest runs.
+    pub fn correct(&mut self) -> Option<Correction> {
+        if !self.follows_host {
+            return None;
+        }
+        let count = self.count();
+        let correction = self.clock.correct(count, self.real())?;
+        self.clock.apply(count, &correction);
+        Some(correction)
+    }
+
+    /// The guest has been halted until now, or until `at` where its clock does not follow the host's. Returns the time it
+    /// goes on at, which is never before now.
+    pub fn wake(&mut self, at: Instant) -> Instant {
+        let to = if self.follows_host { self.real() } else { at };
+        self.clock.jump(self.count(), to)
+    }
+
+    /// The guest stood still for so many nanoseconds of the host, which are none of its own.
+    pub const fn stand(&mut self, nanoseconds: u64) {
+        self.stood += nanoseconds;
+    }
+}
