@@ -6,6 +6,7 @@ use crate::arch::vmenter::Registers;
 use crate::arch::vmx as processor;
 use crate::vmm::{control_registers, debug_registers};
 use core::fmt;
+use machine::emulate::Text;
 use vmx::errors::VmFail;
 use vmx::exit::{
     Direction, EntryFailure, EptViolation, Exception, Exit, IoAccess, RandomOperand, VmxInstruction,
@@ -69,6 +70,10 @@ pub enum Stop {
     TaskSwitch,
     /// An EPT entry that the processor does not accept, for this guest-physical address: our bug.
     EptMisconfiguration(u64),
+    /// An instruction that accesses a device, which the emulator does not know: what, and where with its bytes.
+    NotEmulated(&'static str, Text),
+    /// The machine refused an emulated access of this guest-physical address.
+    Refused(u64, Text),
     /// It did what this machine does not emulate.
     Unsupported(Exit),
     /// The machine's own reason, one word.
@@ -87,6 +92,8 @@ impl Stop {
             Self::EntryRefused(_) => "entry-refused",
             Self::TaskSwitch => "task-switch",
             Self::EptMisconfiguration(_) => "ept-misconfiguration",
+            Self::NotEmulated(..) => "not-emulated",
+            Self::Refused(..) => "refused-access",
             Self::Unsupported(_) => "unsupported",
             Self::Named(word) => word,
         }
@@ -107,10 +114,24 @@ impl fmt::Display for Stop {
             Self::EptMisconfiguration(guest) => {
                 write!(f, "EPT entry for {guest:#x} not accepted by the processor")
             }
+            Self::NotEmulated(what, text) => {
+                write!(f, "{what} at RIP {:#x} accesses a device: bytes {:02x?}", text.rip, bytes(text))
+            }
+            Self::Refused(address, text) => write!(
+                f,
+                "access to {address:#x} by the instruction at RIP {:#x}: bytes {:02x?}",
+                text.rip,
+                bytes(text)
+            ),
             Self::Unsupported(exit) => write!(f, "not emulated: {exit:x?}"),
             Self::Named(word) => f.write_str(word),
         }
     }
+}
+
+/// The bytes of an instruction, as far as they were fetched.
+fn bytes(text: &Text) -> &[u8] {
+    text.bytes.get(..text.length.into()).unwrap_or(&text.bytes)
 }
 
 /// The computer around the virtual processor, as far as the loop asks for it. Nothing here may allocate: all of it runs

@@ -2,7 +2,7 @@
 
 use core::arch::global_asm;
 
-global_asm!(include_str!("../vmm/tiny_guests.s"), options(att_syntax));
+global_asm!(include_str!("../vmm/tiny_guests.s"), include_str!("../vmm/tiny_checks.s"), options(att_syntax));
 
 macro_rules! blobs {
     ($( $(#[doc = $doc:literal])+ $function:ident = $start:ident .. $end:ident; )*) => {
@@ -45,4 +45,24 @@ blobs! {
     bitmaps = check_bitmaps..check_bitmaps_end;
     /// Takes an interrupt once it lets it.
     interrupt = check_interrupt..check_interrupt_end;
+    /// Writes XCR0, badly and well, and a YMM register.
+    xsetbv = check_xsetbv..check_xsetbv_end;
+    /// Writes bits of CR4 that it does not have.
+    cr4 = check_cr4..check_cr4_end;
+    /// Uses the debug registers.
+    debug = check_debug..check_debug_end;
+    /// Single-steps itself over a CPUID.
+    step = check_step..check_step_end;
+    /// Writes a string to the console by REP OUTSB.
+    strings = check_strings..check_strings_end;
+    /// Turns PAE paging on.
+    pae = check_pae..check_pae_end;
+    /// Asks for random numbers.
+    random = check_random..check_random_end;
+    /// Asks for the time.
+    time = check_time..check_time_end;
+    /// Executes RDTSC as often as ESI says.
+    rdtsc = check_rdtsc..check_rdtsc_end;
+    /// Writes and reads CR8.
+    cr8 = check_cr8..check_cr8_end;
 }

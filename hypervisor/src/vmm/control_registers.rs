@@ -156,15 +156,28 @@ pub fn xsetbv(on: &mut Active<'_>) -> Verdict {
 impl Active<'_> {
     /// The registers that decide how addresses are translated, as the guest sees them.
     pub fn paging(&self) -> Paging {
-        let vmcs = self.vmcs();
-        let seen = |real: u64, shadow: u64, owned: u64| real & !owned | shadow & owned;
         Paging {
-            cr0: seen(vmcs.read(fields::GUEST_CR0), vmcs.read(fields::CR0_READ_SHADOW), CR0_OWNED),
-            cr3: vmcs.read(fields::GUEST_CR3),
-            cr4: seen(vmcs.read(fields::GUEST_CR4), vmcs.read(fields::CR4_READ_SHADOW), self.cr4_owned()),
-            efer: vmcs.read(fields::GUEST_EFER),
-            code_64: vmcs.read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0,
+            cr0: self.visible_cr0(),
+            cr3: self.vmcs().read(fields::GUEST_CR3),
+            cr4: self.visible_cr4(),
+            efer: self.vmcs().read(fields::GUEST_EFER),
+            code_64: self.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0,
         }
+    }
+
+    /// CR0 as the guest reads it.
+    #[inline]
+    pub fn visible_cr0(&self) -> u64 {
+        let (real, shadow) = (self.vmcs().read(fields::GUEST_CR0), self.vmcs().read(fields::CR0_READ_SHADOW));
+        real & !CR0_OWNED | shadow & CR0_OWNED
+    }
+
+    /// CR4 as the guest reads it.
+    #[inline]
+    pub fn visible_cr4(&self) -> u64 {
+        let (real, shadow) = (self.vmcs().read(fields::GUEST_CR4), self.vmcs().read(fields::CR4_READ_SHADOW));
+        let owned = self.cr4_owned();
+        real & !owned | shadow & owned
     }
 
     /// The guest runs 64-bit code.

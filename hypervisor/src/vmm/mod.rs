@@ -3,11 +3,13 @@
 pub mod control_registers;
 pub mod debug_registers;
 pub mod dump;
+pub mod emulated;
 pub mod processors;
 pub mod setup;
 pub mod tables;
 pub mod tiny_guest;
 pub mod trial;
+pub mod trial_registers;
 pub mod virtual_processor;
 pub mod vm;
 

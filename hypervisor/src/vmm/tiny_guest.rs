@@ -5,7 +5,7 @@ use crate::arch::tiny_guests;
 use crate::vcpu::{Active, CpuView, Machine, Stop, Verdict};
 use core::fmt::Write;
 use heapless::String;
-use vmx::exit::{EptViolation, Exit, IoAccess};
+use vmx::exit::{Direction, EptViolation, Exit, IoAccess};
 use vmx::guest_state::GuestState;
 
 /// Guest RAM, bytes: two large pages.
@@ -26,18 +26,29 @@ const AUXILIARY_VALUE: u32 = 0x1234_abcd;
 /// Exits after which a guest is stopped, whatever it does.
 const EXITS_MAX: u64 = 100_000;
 
-/// The computer of a tiny guest: a console, one MSR, one CPUID leaf, nothing else.
+/// What RDRAND and RDSEED return, less how often they were executed.
+pub const RANDOM: u64 = 0x1111_2222_3333_4440;
+
+/// The computer of a tiny guest: a console, one MSR, one CPUID leaf, nothing else. Of the guest's memory it knows what was
+/// loaded.
 #[derive(Debug, Default)]
 pub struct TinyMachine {
+    code: &'static [u8],
     /// What came out of the console's port.
     pub output: String<OUTPUT_MAX>,
     auxiliary: u64,
     task_priority: u8,
     exits: u64,
     time: u64,
+    numbers: u64,
 }
 
 impl TinyMachine {
+    /// The computer of a guest with this code at [`LOAD`].
+    pub fn with_code(code: &'static [u8]) -> Self {
+        Self { code, ..Self::default() }
+    }
+
     fn budget(&mut self, verdict: Verdict) -> Verdict {
         self.exits += 1;
         if self.exits > EXITS_MAX { Verdict::Stop(Stop::TimeUp) } else { verdict }
@@ -72,13 +83,31 @@ impl Machine for TinyMachine {
         self.time
     }
     fn random(&mut self) -> u64 {
-        self.time_stamp()
+        self.numbers += 1;
+        RANDOM + self.numbers
     }
-    fn read_memory(&mut self, _guest: u64, _bytes: &mut [u8]) -> bool {
-        false
+    fn read_memory(&mut self, guest: u64, bytes: &mut [u8]) -> bool {
+        let place = guest.checked_sub(LOAD).and_then(|at| self.code.get(at as usize..)?.get(..bytes.len()));
+        if let Some(there) = place {
+            bytes.copy_from_slice(there);
+        }
+        place.is_some()
     }
-    fn string_io(&mut self, _on: &mut Active<'_>, access: IoAccess) -> Verdict {
-        Verdict::Stop(Stop::Unsupported(Exit::Io(access)))
+    /// REP OUTSB without paging, from what was loaded.
+    fn string_io(&mut self, on: &mut Active<'_>, access: IoAccess) -> Verdict {
+        const RCX: u8 = 1;
+        const RSI: u8 = 6;
+        let (from, count) = (on.read_general(RSI), on.read_general(RCX));
+        let mut byte = [0];
+        for at in from..from.saturating_add(count).min(from + RAM) {
+            if access.direction == Direction::In || access.size != 1 || !self.read_memory(at, &mut byte) {
+                return Verdict::Stop(Stop::Unsupported(Exit::Io(access)));
+            }
+            self.write_port(access.port, 1, byte[0].into());
+        }
+        on.write_general(RSI, 4, from.wrapping_add(count));
+        on.write_general(RCX, 4, 0);
+        Verdict::Skip
     }
     fn task_priority(&mut self) -> u8 {
         self.task_priority

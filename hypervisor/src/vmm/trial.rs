@@ -3,6 +3,7 @@
 
 use super::processors;
 use super::tiny_guest::{self, GUESTS, HOSTILE, Hostile, TinyGuest, TinyMachine};
+use super::trial_registers;
 use super::vm::Vm;
 use crate::arch::apic::{self, Ipi};
 use crate::arch::idt::{self, vector};
@@ -131,7 +132,7 @@ impl Trial {
         for hostile in &HOSTILE {
             self.run_hostile(hostile)?;
         }
-        for (name, check) in CHECKS {
+        for (name, check) in CHECKS.into_iter().chain(trial_registers::CHECKS) {
             let passed = self.start(check)?;
             if let Err(why) = passed {
                 log::error!("check {name}: {why}");
@@ -198,7 +199,8 @@ fn report(what: &str, error: &dyn Display) -> &'static str {
     "a tiny guest could not be made"
 }
 
-type Check = fn(&mut Vm, &mut Active<'_>) -> Result<(), &'static str>;
+/// A check of the loop.
+pub type Check = fn(&mut Vm, &mut Active<'_>) -> Result<(), &'static str>;
 
 const CHECKS: [(&str, Check); 9] = [
     ("bitmaps", bitmaps),
@@ -212,16 +214,22 @@ const CHECKS: [(&str, Check); 9] = [
     ("interrupted-delivery", interrupted_delivery),
 ];
 
-fn prepare(vm: &mut Vm, on: &mut Active<'_>, code: &[u8]) {
+/// Loads the code; the guest is to start in protected mode.
+pub fn prepare(vm: &mut Vm, on: &mut Active<'_>, code: &[u8]) {
     tiny_guest::load(vm, code);
     on.set_state(&GuestState::protected_mode(tiny_guest::LOAD as u32, 0x7000));
 }
 
-fn expect(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
+/// One step of a check.
+///
+/// # Errors
+/// It does not hold.
+pub fn expect(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(otherwise) }
 }
 
-fn word(vm: &Vm, at: usize) -> u32 {
+/// A word of the guest's memory.
+pub fn word(vm: &Vm, at: usize) -> u32 {
     u32::from_le_bytes(vm.memory()[at..at + 4].try_into().expect("four bytes"))
 }
 
@@ -310,17 +318,19 @@ fn host_nmi(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// What a CPUID costs, from the guest to its handler and back: ticks of the time-stamp counter, which is one per
+/// What a CPUID and a RDTSC cost, from the guest to the handler and back: ticks of the time-stamp counter, which is one per
 /// instruction on the emulated machine. The guest's own three instructions are in it.
 fn exit_cost(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
-    prepare(vm, on, tiny_guests::cpuid());
-    on.registers_mut().gpr[RSI] = COST_ROUNDS;
-    let mut machine = TinyMachine::default();
-    let start = cpu::tsc();
-    let stop = vcpu::run(on, &mut machine);
-    let ticks = cpu::tsc() - start;
-    expect(stop == Stop::Halted, "the guest did not halt")?;
-    machine_line!("exit-cost reason=cpuid rounds={COST_ROUNDS} tsc-per-round={}", ticks / COST_ROUNDS);
+    for (reason, code) in [("cpuid", tiny_guests::cpuid()), ("rdtsc", tiny_guests::rdtsc())] {
+        prepare(vm, on, code);
+        on.registers_mut().gpr[RSI] = COST_ROUNDS;
+        let mut machine = TinyMachine::default();
+        let start = cpu::tsc();
+        let stop = vcpu::run(on, &mut machine);
+        let ticks = cpu::tsc() - start;
+        expect(stop == Stop::Halted, "the guest did not halt")?;
+        machine_line!("exit-cost reason={reason} rounds={COST_ROUNDS} tsc-per-round={}", ticks / COST_ROUNDS);
+    }
     Ok(())
 }
 

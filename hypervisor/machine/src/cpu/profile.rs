@@ -153,7 +153,8 @@ impl Profile {
     /// The control-register bits that go with its features.
     pub const fn limits(&self) -> Limits {
         let (v3, v4) = (self.level as u8 >= Level::V3 as u8, self.level as u8 >= Level::V4 as u8);
-        let mut limits = Limits { cr4: cr4::LEVEL_2, xcr0: 0, physical_bits: self.physical_bits };
+        let physical_bits = self.physical_bits;
+        let mut limits = Limits { cr4: cr4::LEVEL_2, xcr0: 0, physical_bits, gigabyte_pages: v3 };
         if v3 {
             limits.cr4 |= cr4::FSGSBASE | cr4::PCIDE | cr4::OSXSAVE | cr4::SMEP;
             limits.xcr0 |= xcr0::X87 | xcr0::SSE | xcr0::AVX;
@@ -345,6 +346,7 @@ mod tests {
     #[test]
     fn profiles_are_found_by_name() {
         for profile in Profile::all() {
+            assert_eq!(profile.limits().gigabyte_pages, profile.has("1-GByte pages"), "{}", profile.name);
             assert_eq!(Profile::named(profile.name()).map(Profile::level), Some(profile.level()));
         }
         assert_eq!(Profile::named("x86-64-v5"), None);

@@ -68,6 +68,8 @@ pub struct Limits {
     pub xcr0: u64,
     /// Width of a physical address, bits.
     pub physical_bits: u8,
+    /// There are 1-GByte pages.
+    pub gigabyte_pages: bool,
 }
 
 impl Limits {
