@@ -96,6 +96,9 @@ pub const fn imul(a: u64, b: u64, size: u8) -> (Result, u64) {
     (Result { value: low, flags: sign_zero_parity(low, size) | flag(CF | OF, lost) }, high)
 }
 
+/// Divides two halves by a divisor of so many bytes: quotient and remainder; None: #DE.
+pub type Division = fn(u64, u64, u64, u8) -> Option<(u64, u64)>;
+
 /// DIV: quotient and remainder; None: #DE. The flags are undefined and stay.
 pub const fn div(high: u64, low: u64, divisor: u64, size: u8) -> Option<(u64, u64)> {
     // The quotient fits exactly when the high half is below the divisor, which then is not 0.

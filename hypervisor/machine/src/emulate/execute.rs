@@ -405,7 +405,7 @@ fn imul_to_register<C: Cpu, B: Bus>(executor: &mut Executor<'_, C, B>, i: &Instr
 fn divide<C: Cpu, B: Bus>(
     executor: &mut Executor<'_, C, B>,
     i: &Instruction,
-    quotient: fn(u64, u64, u64, u8) -> Option<(u64, u64)>,
+    quotient: alu::Division,
 ) -> Result<(), Stop> {
     let size = executor.operand_size(i, 0)?;
     let from = executor.operand(i, 0, Purpose::Read)?;
@@ -452,7 +452,7 @@ fn xlat<C: Cpu, B: Bus>(executor: &mut Executor<'_, C, B>, i: &Instruction) -> R
         iced_x86::Register::EBX => 4,
         _ => 8,
     };
-    let seg = super::operand::segment_of(i.memory_segment()).unwrap_or(super::Seg::Ds);
+    let seg = super::operand::memory_segment(executor.width, i).unwrap_or(super::Seg::Ds);
     let offset = executor.cpu.gpr(gpr::RBX).wrapping_add(executor.low(gpr::RAX, 1)) & mask(address_size);
     let value = executor.read(seg, offset, 1)?;
     executor.set_low(gpr::RAX, 1, value);

@@ -48,6 +48,18 @@ pub fn segment_of(register: Register) -> Option<Seg> {
     })
 }
 
+/// The segment of a memory operand. In 64-bit mode overrides other than FS and GS are ignored (SDM vol. 1, 3.4.2.1), and what
+/// is left of SS is that its faults are #SS.
+pub fn memory_segment(width: Width, instruction: &Instruction) -> Option<Seg> {
+    let named = segment_of(instruction.memory_segment())?;
+    if width != Width::W64 || matches!(named, Seg::Fs | Seg::Gs) {
+        return Some(named);
+    }
+    let on_stack =
+        matches!(instruction.memory_base(), Register::RSP | Register::RBP | Register::ESP | Register::EBP);
+    Some(if on_stack { Seg::Ss } else { Seg::Ds })
+}
+
 /// An operand that can be read, and written unless it is an immediate.
 #[derive(Clone, Copy, Debug)]
 pub enum Operand {
@@ -114,7 +126,7 @@ impl<C: Cpu, B: Bus> Executor<'_, C, B> {
             },
         };
         let vector_index = index != Register::None && index_register.is_none();
-        let (Some(seg), false) = (segment_of(instruction.memory_segment()), vector_index) else {
+        let (Some(seg), false) = (memory_segment(self.width, instruction), vector_index) else {
             return Err(Stop::Unsupported("an address that is no integer"));
         };
         let mut offset = instruction.memory_displacement64();

@@ -1,7 +1,7 @@
 //! String instructions: MOVS, STOS, LODS, CMPS, SCAS, INS, OUTS, with and without REP.
 
 use super::memory::{Executor, Place, Stop, WIDEST, mask};
-use super::operand::segment_of;
+use super::operand::memory_segment;
 use super::walk::Purpose;
 use super::{Bus, Cpu, Seg, gpr};
 use iced_x86::{Instruction, Mnemonic, OpKind};
@@ -126,7 +126,7 @@ pub fn execute<C: Cpu, B: Bus>(
         repeat,
         size,
         address_size,
-        source_segment: segment_of(i.memory_segment()).unwrap_or(Seg::Ds),
+        source_segment: memory_segment(executor.width, i).unwrap_or(Seg::Ds),
         source: executor.low(gpr::RSI, address_size),
         destination: executor.low(gpr::RDI, address_size),
         count: executor.low(gpr::RCX, address_size),

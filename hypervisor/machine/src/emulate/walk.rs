@@ -117,11 +117,6 @@ impl Page {
             None => Ok(()),
         }
     }
-
-    /// The same place some bytes further on, within its page.
-    pub(super) const fn at(self, offset: u64) -> Self {
-        Self { physical: self.physical & !0xfff | offset & 0xfff, ..self }
-    }
 }
 
 /// Sets bits of an entry's lowest byte, where accessed and dirty bits are.
