@@ -66,6 +66,8 @@ pub enum Stop {
     InvalidState(EntryFailure, Option<BrokenRule>),
     /// The VM entry failed.
     EntryRefused(VmFail),
+    /// The host's processor has had a machine check.
+    MachineCheck,
     /// A hardware task switch.
     TaskSwitch,
     /// An EPT entry that the processor does not accept, for this guest-physical address: our bug.
@@ -90,6 +92,7 @@ impl Stop {
             Self::TimeUp => "time-up",
             Self::InvalidState(..) => "invalid-state",
             Self::EntryRefused(_) => "entry-refused",
+            Self::MachineCheck => "machine-check",
             Self::TaskSwitch => "task-switch",
             Self::EptMisconfiguration(_) => "ept-misconfiguration",
             Self::NotEmulated(..) => "not-emulated",
@@ -110,6 +113,7 @@ impl fmt::Display for Stop {
             Self::InvalidState(_, Some(rule)) => write!(f, "invalid guest state: {rule}"),
             Self::InvalidState(failure, None) => write!(f, "invalid guest state: {failure}"),
             Self::EntryRefused(error) => write!(f, "VM entry: {error}"),
+            Self::MachineCheck => f.write_str("a machine check of the host's processor"),
             Self::TaskSwitch => f.write_str("a task switch by hardware, which is not emulated"),
             Self::EptMisconfiguration(guest) => {
                 write!(f, "EPT entry for {guest:#x} not accepted by the processor")
@@ -279,7 +283,8 @@ pub fn fault(on: &mut Active<'_>, event: Event) -> Verdict {
 /// An exception that the exception bitmap has taken from the guest is given back.
 fn exception_of_guest(on: &mut Active<'_>, exception: Exception) -> Verdict {
     match exception.event.vector {
-        1 => return on.raise_debug_exception(exception.qualification),
+        1 => return on.reflect_debug_exception(&exception),
+        18 => return Verdict::Stop(Stop::MachineCheck),
         14 => on.registers_mut().cr2 = exception.qualification,
         _ => {}
     }

@@ -56,6 +56,12 @@ pub fn facts() -> Facts {
     }
 }
 
+/// CPUID of this processor: EAX, EBX, ECX, EDX.
+pub fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
+    let answer = cpuid_count(leaf, sub);
+    [answer.eax, answer.ebx, answer.ecx, answer.edx]
+}
+
 /// Whether this processor is in VMX root operation.
 pub fn in_root() -> bool {
     IN_ROOT[percpu::number()].load(Ordering::Relaxed)

@@ -6,10 +6,7 @@ use crate::vcpu::{Active, Verdict, fault};
 use machine::cpu::debug::{self, Fault, dr7};
 use vmx::exit::{DrAccess, Exception};
 use vmx::fields::{self, VmcsRead, VmcsWrite};
-use vmx::inject::Event;
-
-/// The exception bitmap with #DB in it.
-const DEBUG_EXCEPTIONS: u32 = 1 << 1;
+use vmx::inject::{Event, EventKind};
 
 /// IA32_DEBUGCTL: LBR and BTF, which end with a debug exception.
 const DEBUGCTL_LBR_BTF: u64 = 3;
@@ -57,14 +54,12 @@ impl Active<'_> {
         }
     }
 
-    /// Breakpoints of the hypervisor: DR0 to DR3, and DR7 while the guest runs. All debug exceptions exit; the guest's own
-    /// breakpoints are off until [`Active::clear_breakpoints`].
+    /// Breakpoints of the hypervisor: DR0 to DR3, and DR7 while the guest runs. The guest's own are off until [`Active::clear_breakpoints`].
     pub fn set_breakpoints(&mut self, addresses: [u64; 4], control: u64) {
         let guest = self.dr7();
         self.debug_mut().waiting = Some(guest);
         processor::set_breakpoint_addresses(addresses);
         self.vmcs_mut().write(fields::GUEST_DR7, control);
-        self.intercept_debug_exceptions(true);
     }
 
     /// Gives the guest its debug registers back.
@@ -72,18 +67,21 @@ impl Active<'_> {
         if let Some(control) = self.debug_mut().waiting.take() {
             processor::set_breakpoint_addresses(self.debug().addresses);
             self.vmcs_mut().write(fields::GUEST_DR7, control);
-            self.intercept_debug_exceptions(false);
         }
-    }
-
-    fn intercept_debug_exceptions(&mut self, on: bool) {
-        let bitmap = self.vmcs().read(fields::EXCEPTION_BITMAP) & !DEBUG_EXCEPTIONS;
-        self.vmcs_mut().write(fields::EXCEPTION_BITMAP, if on { bitmap | DEBUG_EXCEPTIONS } else { bitmap });
     }
 
     /// Whether a debug exception that exited comes from a breakpoint of the hypervisor.
     pub fn is_own_breakpoint(&self, exception: &Exception) -> bool {
         self.debug().waiting.is_some() && exception.qualification & debug::dr6::BREAKPOINTS != 0
+    }
+
+    /// Gives the guest a debug exception that exited. INT1 says nothing of itself in DR6, and is delivered as the instruction
+    /// that it is.
+    pub fn reflect_debug_exception(&mut self, exception: &Exception) -> Verdict {
+        match exception.event.kind {
+            EventKind::HardwareException => self.raise_debug_exception(exception.qualification),
+            _ => fault(self, exception.event),
+        }
     }
 
     /// Delivers a debug exception to the guest, with all that a processor does besides (SDM vol. 3B, "Debug Exceptions"): an

@@ -4,6 +4,7 @@ use crate::arch::percpu::{self, MAX_CPUS};
 use crate::arch::physical::Pages;
 use crate::arch::{probe, vmx as processor};
 use crate::{machine_line, panic, smp};
+use machine::cpu::Profile;
 use spin::Once;
 use vmx::caps::Capabilities;
 use vmx::requirements::{self, Facts, Findings, Loss};
@@ -155,4 +156,14 @@ fn describe(caps: &Capabilities) {
         caps.basic.revision(),
         1u32 << caps.misc.preemption_timer_shift()
     );
+    say_profiles();
+}
+
+/// Prints which processor profiles guests can have here, and what keeps them from the next one.
+fn say_profiles() {
+    let best = Profile::best(processor::cpuid).map_or("none", Profile::name);
+    machine_line!("profiles best={best}");
+    if let Some(missing) = Profile::all().iter().find_map(|profile| profile.check(processor::cpuid).err()) {
+        log::info!("{missing}");
+    }
 }

@@ -21,6 +21,11 @@ pub const CR4_OWNED: u64 = CR4_VMXE | CR4_SMXE;
 /// Bits of CR4 among the owned that are 1 while the guest runs.
 pub const CR4_FORCED: u64 = CR4_VMXE;
 
+/// Exceptions that exit. #DB and #AC can come up again and again while they are being delivered, without an end and without
+/// an interrupt of the host in between, if a guest arranges its stack for it; exiting, each is one event. #MC is the
+/// host's.
+pub const INTERCEPTED: u32 = 1 << 1 | 1 << 17 | 1 << 18;
+
 /// Writes the control words.
 pub fn write_controls(vmcs: &mut impl VmcsWrite, controls: &Controls) {
     vmcs.write(fields::PIN_BASED_CONTROLS, controls.word32(Word::PinBased));
@@ -73,7 +78,7 @@ pub fn write_execution(vmcs: &mut impl VmcsWrite, pointers: &Pointers<'_>) {
     if pointers.controls.has(controls::ENABLE_ENCLS_EXITING) {
         vmcs.write(fields::ENCLS_EXITING_BITMAP, u64::MAX);
     }
-    vmcs.write(fields::EXCEPTION_BITMAP, 0);
+    vmcs.write(fields::EXCEPTION_BITMAP, INTERCEPTED);
     vmcs.write(fields::PAGE_FAULT_ERROR_MASK, 0);
     vmcs.write(fields::PAGE_FAULT_ERROR_MATCH, 0);
     vmcs.write(fields::CR3_TARGET_COUNT, 0);
