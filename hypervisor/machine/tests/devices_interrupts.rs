@@ -920,7 +920,9 @@ mod states {
     fn impossible_states_are_refused() {
         let good = pc().save();
         assert!(Interrupts::restore(good.clone()).is_ok());
-        let bad: [fn(&mut State); 12] = [
+        let bad: [fn(&mut State); 14] = [
+            |s| s.pic.chips[0].lines = 0x20,
+            |s| s.io_apic.asserted = 1 << 12,
             |s| s.pic.chips[0].lowest = 8,
             |s| s.pic.chips[1].next = 1,
             |s| s.pic.chips[0].base = 1,

@@ -75,6 +75,12 @@ impl IoApic {
         Ok(Self(state))
     }
 
+    /// Whether a pin is asserted.
+    #[inline]
+    pub const fn is_asserted(&self, pin: u8) -> bool {
+        self.0.asserted.unbounded_shr(pin as u32) & 1 != 0
+    }
+
     /// Sets a pin. A message that comes back goes to the local APIC; whether it is taken is told by
     /// [`taken`](Self::taken).
     #[inline]

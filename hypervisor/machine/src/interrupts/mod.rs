@@ -71,6 +71,11 @@ impl Interrupts {
         if all.pic.output() != all.local.lint0() {
             return Err(BadState("LINT0 is not what the PIC's output is"));
         }
+        let apart =
+            |line: u8| all.pic.line(line) != all.io_apic.is_asserted(if line == 0 { 2 } else { line });
+        if (0..16).filter(|line| *line != 2).any(apart) || all.io_apic.is_asserted(0) != all.pic.output() {
+            return Err(BadState("a line differs between the PIC and the I/O APIC"));
+        }
         all.update();
         Ok(all)
     }
@@ -87,14 +92,22 @@ impl Interrupts {
     }
 
     /// Sets the line of a global system interrupt, 0 to 23.
+    #[inline]
     pub fn set_line(&mut self, gsi: u8, level: bool) {
-        self.pic.set_line(gsi, level);
         let pin = match gsi {
             0 => 2,
-            // The cascade and the PIC's output are no lines of devices.
+            // The cascade is no line of a device.
             2 => return,
             _ => gsi,
         };
+        // Devices say their level after each access; mostly it is what it was.
+        if self.io_apic.is_asserted(pin) != level {
+            self.change_line(gsi, pin, level);
+        }
+    }
+
+    fn change_line(&mut self, gsi: u8, pin: u8, level: bool) {
+        self.pic.set_line(gsi, level);
         if let Some(message) = self.io_apic.set_pin(pin, level) {
             self.deliver(pin, &message);
         }

@@ -260,6 +260,13 @@ impl Pic {
         }
     }
 
+    /// The level of an ISA line, 0 to 15.
+    pub const fn line(&self, line: u8) -> bool {
+        let [master, slave] = &self.0.chips;
+        let lines = (slave.lines as u16) << 8 | master.lines as u16;
+        lines.unbounded_shr(line as u32) & 1 != 0
+    }
+
     /// The master's INT output.
     pub fn output(&self) -> bool {
         self.0.chips[0].request(true).is_some()

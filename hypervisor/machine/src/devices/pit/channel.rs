@@ -45,7 +45,8 @@ const TOGETHER: u64 = 12;
 impl State {
     pub(super) const fn new(gate: bool) -> Self {
         Self {
-            mode: 0,
+            // Nothing has chosen a mode yet: one in which the output is high.
+            mode: 3,
             bcd: false,
             access: 3,
             low: None,
