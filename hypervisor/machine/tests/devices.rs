@@ -430,7 +430,7 @@ mod rtc {
             set(&mut rtc, 0x0b, 0x00, 0);
             set(&mut rtc, 0x0b, 0x80, 0);
             let written = (hour + 11) % 12 + 1;
-            set(&mut rtc, 4, (written / 10) << 4 | written % 10 | if hour >= 12 { 0x80 } else { 0 }, 0);
+            set(&mut rtc, 4, (written / 10 * 16 + written % 10) | if hour >= 12 { 0x80 } else { 0 }, 0);
             set(&mut rtc, 0x0b, 0x00, 0);
             set(&mut rtc, 0x0b, 0x06, 0);
             assert_eq!(get(&mut rtc, 4, 0), hour);
@@ -559,7 +559,7 @@ mod rtc {
 
     #[test]
     fn every_alarm_is_where_a_search_by_hand_finds_it() {
-        let bcd = |n: u64| (n / 10 << 4 | n % 10) as u8;
+        let bcd = |n: u64| (n / 10 * 16 + n % 10) as u8;
         // A spread of wildcards and values; the search goes second by second over two days.
         let fields = [None, Some(0), Some(7), Some(23), Some(59)];
         for hour in fields.into_iter().filter(|hour| hour.is_none_or(|hour| hour < 24)) {
@@ -592,7 +592,7 @@ mod rtc {
         assert_eq!(word(0x17, 0x18), 0xffff);
         assert_eq!(word(0x30, 0x31), 0xffff);
         assert_eq!(u32::from(word(0x34, 0x35)) << 16, (3 << 30) - (16 << 20));
-        assert_eq!((word(0x5b, 0x5c), get(&mut rtc, 0x5d, 0)), (5 << 14 & 0xffff, (5_u32 << 14 >> 16) as u8));
+        assert_eq!((word(0x5b, 0x5c), get(&mut rtc, 0x5d, 0)), (0x4000, 0x01), "5 GiB in units of 64 KiB");
         let mut small = Rtc::new(WALL, 32 << 20, 0);
         assert_eq!(get(&mut small, 0x31, 0), (31 << 10 >> 8) as u8);
     }
