@@ -123,7 +123,7 @@ fn integer<C: Cpu, B: Bus>(executor: &mut Executor<'_, C, B>, i: &Instruction) -
         M::Xlatb => xlat(executor, i),
         M::In => port_in(executor, i),
         M::Out => port_out(executor, i),
-        M::Nop => Ok(()),
+        M::Nop | M::Reservednop => Ok(()),
         M::Clflush | M::Clflushopt | M::Clwb | M::Cldemote => cache_line(executor, i),
         M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Prefetchw | M::Prefetchwt1 => {
             Ok(())
