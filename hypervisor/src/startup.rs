@@ -147,7 +147,7 @@ pub fn set_up_memory(info: &'static BootInfo<'static>) {
 
 /// A stack with a guard page for the boot processor, and stacks for its interrupts. Goes on in `next`.
 pub fn change_stack(next: extern "C" fn() -> !) -> ! {
-    let stack = stack::allocate(stack::MAIN_BYTES).unwrap_or_else(|e| refuse(format_args!("stack: {e}")));
+    let stack = stack::allocate(stack::BOOT_BYTES).unwrap_or_else(|e| refuse(format_args!("stack: {e}")));
     gdt::init().unwrap_or_else(|e| refuse(format_args!("interrupt stacks: {e}")));
     idt::use_interrupt_stacks();
     stack::switch_to(stack, next)

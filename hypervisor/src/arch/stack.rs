@@ -6,7 +6,10 @@ use crate::memory::{self, FRAME, OutOfFrames, Zone};
 use boot::memory_map::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes of a processor's main stack.
+/// Bytes of the boot processor's main stack: a virtual machine is built on it, and its devices are large.
+pub const BOOT_BYTES: u64 = 1 << 20;
+
+/// Bytes of the other processors' main stacks.
 pub const MAIN_BYTES: u64 = 64 << 10;
 
 /// Bytes of an interrupt stack: room for formatting the last words.
@@ -16,7 +19,7 @@ pub const INTERRUPT_BYTES: u64 = 32 << 10;
 const REGION: u64 = 0xFFFF_FF80_0000_0000;
 
 /// Each stack's slot: the guard below, the stack at its upper end.
-const SLOT: u64 = 128 << 10;
+const SLOT: u64 = 2 << 20;
 
 static NEXT: AtomicU64 = AtomicU64::new(REGION);
 

@@ -47,7 +47,6 @@ pub fn start(info: &BootInfo<'static>, options: &Options<'_>, protectable: bool)
     };
     terminal::start();
     machine::emulate::warm_up();
-    memory::end_allocation();
     // A run that is to end by itself ends with a reset as well.
     let ended = life(&mut guest, options.after == After::Exit);
     guest.board.state = VmState::Stopped(ended);
@@ -77,6 +76,7 @@ fn life(guest: &mut Guest, once: bool) -> &'static str {
         log::error!("{why}");
         return reason::NO_ENTRY;
     }
+    memory::end_allocation();
     machine_line!("vm event=started name={} exact={}", board.name, board.time.is_exact());
     terminal::guest_starts(plan.escape());
     loop {
