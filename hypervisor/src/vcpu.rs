@@ -197,7 +197,7 @@ pub fn run<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Stop {
         if let Verdict::Stop(reason) = machine.prepare(on) {
             return reason;
         }
-        let exit = match on.enter() {
+        let exit = match on.enter_in_line() {
             Ok(exit) => exit,
             Err(error) => return Stop::EntryRefused(error),
         };

@@ -509,8 +509,17 @@ impl Active<'_> {
     ///
     /// # Errors
     /// VMfail: the guest was not entered.
-    #[inline]
+    #[inline(never)]
     pub fn enter(&mut self) -> Result<Exit, VmFail> {
+        self.enter_in_line()
+    }
+
+    /// As [`Active::enter`], for the loop.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    pub fn enter_in_line(&mut self) -> Result<Exit, VmFail> {
         let Active { vcpu, loaded } = self;
         let (before, left) = vcpu.last_exit;
         if let Some(cycles) = vcpu.cycles.get_mut(usize::from(before)) {
@@ -593,12 +602,19 @@ impl Vcpu {
     }
 }
 
+#[cold]
+fn repeat_delivery(vmcs: &mut CurrentVmcs, event: Event) {
+    if event.is_repeated() {
+        inject::reinject(event, vmcs);
+    }
+}
+
 /// Puts an interrupted delivery back, and blocks NMIs again where an IRET will be repeated.
 #[inline]
 fn settle_delivery(vmcs: &mut CurrentVmcs, exit: &Exit) {
     let delivering = inject::interrupted_delivery(vmcs);
-    if let Some(event) = inject::delivery_to_repeat(vmcs) {
-        inject::reinject(event, vmcs);
+    if let Some(event) = delivering {
+        repeat_delivery(vmcs, event);
     }
     let (unblocked, vector) = match exit {
         Exit::EptViolation(violation) => (violation.nmi_unblocked, None),

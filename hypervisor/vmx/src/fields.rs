@@ -178,7 +178,7 @@ pub trait VmcsRead {
     fn read<T: FieldType, A: Access>(&self, field: Field<T, A>) -> T::Value {
         match self.try_read_raw(field.encoding) {
             Ok(raw) => T::from_raw(raw),
-            Err(error) => vmcs_access_failed("VMREAD", field.name, field.encoding, error),
+            Err(error) => access_failed("VMREAD", field.encoding, error),
         }
     }
 
@@ -209,14 +209,20 @@ pub trait VmcsWrite: VmcsRead {
     #[inline(always)]
     fn write<T: FieldType>(&mut self, field: Field<T, ReadWrite>, value: T::Value) {
         if let Err(error) = self.try_write_raw(field.encoding, T::into_raw(value)) {
-            vmcs_access_failed("VMWRITE", field.name, field.encoding, error)
+            access_failed("VMWRITE", field.encoding, error)
         }
     }
 }
 
+/// A field was read or written that the processor does not have, which is a bug here.
+///
+/// # Panics
+/// Always.
 #[cold]
 #[inline(never)]
-fn vmcs_access_failed(instruction: &str, name: &str, encoding: u32, error: crate::errors::VmFail) -> ! {
+pub(crate) fn access_failed(instruction: &str, encoding: u32, error: crate::errors::VmFail) -> ! {
+    let name =
+        ALL.iter().find(|field| field.encoding == encoding).map_or("unknown field", |field| field.name);
     panic!("{instruction} {name} ({encoding:#06x}): {error}")
 }
 

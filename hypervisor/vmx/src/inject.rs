@@ -110,6 +110,14 @@ impl Event {
         })
     }
 
+    /// The next entry has to inject the event if an exit has interrupted its delivery. An INT n, INT3 or INT1 is not injected:
+    /// RIP is still at it, so the guest executes it again. Injecting it would deliver the event as well, but the instruction
+    /// would never retire, and a host with one EPT violation more would count one instruction less.
+    #[inline]
+    pub const fn is_repeated(&self) -> bool {
+        !self.kind.is_software()
+    }
+
     /// The word for the VM-entry interruption-information field.
     pub const fn info(self) -> u32 {
         let code = if self.error_code.is_some() { ERROR_CODE_VALID } else { 0 };
@@ -364,12 +372,10 @@ pub fn interrupted_delivery(vmcs: &impl VmcsRead) -> Option<Event> {
     Event::from_words(info, error_code, || vmcs.read(fields::EXIT_INSTRUCTION_LENGTH))
 }
 
-/// The event that the next entry has to inject because the exit interrupted its delivery. An interrupted INT n, INT3 or
-/// INT1 is not: RIP is still at it, so the guest executes it again. Injecting it would deliver the event as well, but
-/// the instruction would never retire, and a host with one EPT violation more would count one instruction less.
+/// The event that the next entry has to inject because the exit interrupted its delivery: see [`Event::is_repeated`].
 #[inline]
 pub fn delivery_to_repeat(vmcs: &impl VmcsRead) -> Option<Event> {
-    interrupted_delivery(vmcs).filter(|event| !event.kind.is_software())
+    interrupted_delivery(vmcs).filter(|event| event.is_repeated())
 }
 
 /// What becomes of an exception that comes up while another event is being delivered: the exception itself, a double

@@ -3,8 +3,8 @@
 #![allow(unsafe_code)]
 
 use crate::errors::{InstructionError, VmFail};
-use crate::fields::{self, VmcsRead, VmcsWrite};
-use core::arch::asm;
+use crate::fields::{self, Access, Field, FieldType, ReadWrite, VmcsRead, VmcsWrite};
+use core::arch::{asm, naked_asm};
 use core::marker::PhantomData;
 
 /// What the flags said after a VMX instruction: bit 0 is CF, bit 1 is ZF.
@@ -215,6 +215,24 @@ impl VmcsRead for CurrentVmcs {
         // SAFETY: this value's existence says that there is a current VMCS.
         unsafe { vmread_raw(encoding) }.map_err(|()| failure(0))
     }
+
+    /// One instruction and a branch that is never taken: a dozen of these are in each exit's way.
+    #[inline(always)]
+    fn read<T: FieldType, A: Access>(&self, field: Field<T, A>) -> T::Value {
+        let value: u64;
+        // SAFETY: this value's existence says that there is a current VMCS. VMREAD writes only the register; if it fails, the
+        // register still has the encoding, and `vmx_read_failed` does not return.
+        unsafe {
+            asm!(
+                "vmread rax, rax",
+                "jbe {failed}",
+                inout("rax") u64::from(field.encoding()) => value,
+                failed = sym vmx_read_failed,
+                options(nostack, nomem),
+            );
+        }
+        T::from_raw(value)
+    }
 }
 
 impl VmcsWrite for CurrentVmcs {
@@ -235,4 +253,39 @@ impl VmcsWrite for CurrentVmcs {
         }
         if failed == 0 { Ok(()) } else { Err(failure(0)) }
     }
+
+    #[inline(always)]
+    fn write<T: FieldType>(&mut self, field: Field<T, ReadWrite>, value: T::Value) {
+        // SAFETY: as in `try_write_raw`; `vmx_write_failed` does not return.
+        unsafe {
+            asm!(
+                "vmwrite rax, {value}",
+                "jbe {failed}",
+                in("rax") u64::from(field.encoding()),
+                value = in(reg) T::into_raw(value),
+                failed = sym vmx_write_failed,
+                options(nostack),
+            );
+        }
+    }
+}
+
+/// Where a VMREAD jumps to that has failed: RAX has the field's encoding.
+#[unsafe(naked)]
+unsafe extern "C" fn vmx_read_failed() -> ! {
+    naked_asm!("mov rdi, rax", "and rsp, -16", "call {report}", report = sym report_read)
+}
+
+/// Where a VMWRITE jumps to that has failed: RAX has the field's encoding.
+#[unsafe(naked)]
+unsafe extern "C" fn vmx_write_failed() -> ! {
+    naked_asm!("mov rdi, rax", "and rsp, -16", "call {report}", report = sym report_write)
+}
+
+extern "C" fn report_read(encoding: u64) -> ! {
+    fields::access_failed("VMREAD", encoding as u32, failure(0))
+}
+
+extern "C" fn report_write(encoding: u64) -> ! {
+    fields::access_failed("VMWRITE", encoding as u32, failure(0))
 }
