@@ -81,6 +81,11 @@ impl IoApic {
         self.0.asserted.unbounded_shr(pin as u32) & 1 != 0
     }
 
+    /// All asserted pins.
+    pub const fn asserted(&self) -> u32 {
+        self.0.asserted
+    }
+
     /// Sets a pin. A message that comes back goes to the local APIC; whether it is taken is told by
     /// [`taken`](Self::taken).
     #[inline]

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Instant;
 use crate::devices::BadState;
-use io_apic::{IoApic, PINS};
-use local::LocalApic;
+use io_apic::IoApic;
+use local::{LocalApic, Written};
 use message::Message;
 use pic::Pic;
 
@@ -124,7 +124,7 @@ impl Interrupts {
     pub fn message(&mut self, address: u64, data: u32) {
         if let Some(message) = Message::from_msi(address, data) {
             self.local.receive(&message);
-            self.update();
+            self.settle();
         }
     }
 
@@ -140,10 +140,18 @@ impl Interrupts {
     }
 
     /// The processor takes an interrupt: its vector, if one is pending.
+    #[inline]
     pub fn acknowledge(&mut self) -> Option<u8> {
-        let vector = if self.external { Some(self.pic.acknowledge()) } else { self.local.acknowledge() };
-        self.update();
-        vector
+        if !self.pending {
+            return None;
+        }
+        if self.external {
+            let vector = self.pic.acknowledge();
+            self.update();
+            return Some(vector);
+        }
+        self.pending = false;
+        self.local.acknowledge()
     }
 
     /// A non-maskable interrupt waits.
@@ -173,20 +181,14 @@ impl Interrupts {
     /// Reads the local APIC's page: 32 bits at an offset that is a multiple of 16.
     pub fn read_apic(&mut self, offset: u64, now: Instant) -> u32 {
         let value = self.local.read(offset, now);
-        self.update();
+        self.settle();
         value
     }
 
     /// Writes the local APIC's page.
     pub fn write_apic(&mut self, offset: u64, value: u32, now: Instant) {
-        if let Some(vector) = self.local.write(offset, value, now) {
-            self.io_apic.end(vector);
-            self.deliver_due();
-        }
-        if local::accepts_by(offset) {
-            self.deliver_due();
-        }
-        self.update();
+        let written = self.local.write(offset, value, now);
+        self.follow(written);
     }
 
     /// Reads the I/O APIC's page: 32 bits.
@@ -204,20 +206,14 @@ impl Interrupts {
     /// RDMSR of 1Bh, 6E0h (a moment of virtual time), 800h to 8FFh; `None`: #GP.
     pub fn read_msr(&mut self, number: u32, now: Instant) -> Option<u64> {
         let value = self.local.read_msr(number, now);
-        self.update();
+        self.settle();
         value
     }
 
     /// WRMSR of the same; `None`: #GP.
     pub fn write_msr(&mut self, number: u32, value: u64, now: Instant) -> Option<()> {
-        if let local::Written::End(vector) = self.local.write_msr(number, value, now)? {
-            self.io_apic.end(vector);
-            self.deliver_due();
-        }
-        if local::accepts_by_msr(number) {
-            self.deliver_due();
-        }
-        self.update();
+        let written = self.local.write_msr(number, value, now)?;
+        self.follow(written);
         Some(())
     }
 
@@ -230,7 +226,7 @@ impl Interrupts {
     /// CR8; the low four bits count.
     pub fn set_task_priority(&mut self, class: u8) {
         self.local.set_task_priority(class & 0xf);
-        self.update();
+        self.settle();
     }
 
     /// When something will happen without an access.
@@ -243,7 +239,7 @@ impl Interrupts {
     #[inline]
     pub fn advance(&mut self, now: Instant) {
         if self.local.advance(now) {
-            self.update();
+            self.settle();
         }
     }
 
@@ -255,20 +251,45 @@ impl Interrupts {
 
     /// Level-triggered pins that may send now, after an end of interrupt or a change of the table.
     fn deliver_due(&mut self) {
-        for pin in 0..PINS as u8 {
+        let mut pins = self.io_apic.asserted();
+        while pins != 0 {
+            let pin = pins.trailing_zeros() as u8;
+            pins &= pins - 1;
             if let Some(message) = self.io_apic.due(pin) {
                 self.deliver(pin, &message);
             }
         }
     }
 
-    /// What the processor would take, after a change of anything.
+    /// What a write of the local APIC leads to.
     #[inline]
+    fn follow(&mut self, written: Written) {
+        match written {
+            Written::Done => {}
+            Written::End(vector) => {
+                self.io_apic.end(vector);
+                self.deliver_due();
+            }
+            Written::Retry => self.deliver_due(),
+        }
+        self.settle();
+    }
+
+    /// What the processor would take, after a change of anything.
     fn update(&mut self) {
         let output = self.pic.output();
         // While the PIC is silent, as it is under all systems that use the APICs, nothing depends on it.
         if output || self.local.lint0() {
             self.route_pic(output);
+        }
+        self.pending = self.external || self.local.deliverable().is_some();
+    }
+
+    /// The same, after a change of anything but the PIC, whose output is what is at LINT0.
+    #[inline]
+    fn settle(&mut self) {
+        if self.local.lint0() {
+            self.route_pic(true);
         }
         self.pending = self.external || self.local.deliverable().is_some();
     }

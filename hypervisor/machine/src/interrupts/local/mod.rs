@@ -7,8 +7,6 @@ pub mod timer;
 pub mod vectors;
 mod x2apic;
 
-pub use x2apic::{Written, accepts_by_msr};
-
 use serde::{Deserialize, Serialize};
 
 use super::message::{self, Message};
@@ -81,9 +79,15 @@ const RECEIVED_ILLEGAL_VECTOR: u8 = 1 << 6;
 const ILLEGAL_REGISTER: u8 = 1 << 7;
 const ERROR_BITS: u8 = 0xe0;
 
-/// Whether a write of this register can make the local APIC take what it has refused: I/O APICs try again then.
-pub const fn accepts_by(offset: u64) -> bool {
-    matches!(offset, at::SPURIOUS | at::LOGICAL_DESTINATION | at::DESTINATION_FORMAT)
+/// What a write leads to outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Nothing.
+    Done,
+    /// The end of this level-triggered vector is to be told to the I/O APICs.
+    End(u8),
+    /// The local APIC may take now what it has refused: the I/O APICs are to try again.
+    Retry,
 }
 
 /// The registers.
@@ -340,19 +344,21 @@ impl LocalApic {
         (vector >> 4 > self.processor_priority() >> 4).then_some(vector)
     }
 
-    /// The processor takes the vector.
+    /// The processor takes the vector that is [`deliverable`](Self::deliverable). Nothing is deliverable afterwards: what else is
+    /// requested is of no higher class.
     pub fn acknowledge(&mut self) -> Option<u8> {
-        let vector = self.deliverable()?;
+        let vector = self.0.irr.highest()?;
         self.0.irr.set(vector, false);
         self.0.isr.set(vector, true);
         Some(vector)
     }
 
-    /// End of interrupt. Returns the vector if it is to be told to the I/O APICs.
-    fn end(&mut self) -> Option<u8> {
-        let vector = self.0.isr.highest()?;
+    /// End of interrupt.
+    #[inline]
+    fn end(&mut self) -> Written {
+        let Some(vector) = self.0.isr.highest() else { return Written::Done };
         self.0.isr.set(vector, false);
-        self.0.tmr.contains(vector).then_some(vector)
+        if self.0.tmr.contains(vector) { Written::End(vector) } else { Written::Done }
     }
 
     /// CR8.
@@ -384,10 +390,10 @@ impl LocalApic {
         }
     }
 
-    /// Writes the page. Returns a vector whose end is to be told to the I/O APICs.
-    pub fn write(&mut self, offset: u64, value: u32, now: Instant) -> Option<u8> {
+    /// Writes the page.
+    pub fn write(&mut self, offset: u64, value: u32, now: Instant) -> Written {
         if !self.page_answers() || offset & 0xf != 0 {
-            return None;
+            return Written::Done;
         }
         match offset {
             at::EOI => return self.end(),
@@ -409,7 +415,10 @@ impl LocalApic {
             _ if !self.set_register(offset, value, now) => self.error(ILLEGAL_REGISTER),
             _ => {}
         }
-        None
+        match offset {
+            at::SPURIOUS | at::LOGICAL_DESTINATION | at::DESTINATION_FORMAT => Written::Retry,
+            _ => Written::Done,
+        }
     }
 
     /// The registers that both interfaces read alike.

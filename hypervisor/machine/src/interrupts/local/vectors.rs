@@ -24,8 +24,15 @@ impl Vectors {
     /// The highest vector.
     #[inline]
     pub fn highest(&self) -> Option<u8> {
-        let word = self.0.iter().rposition(|word| *word != 0)?;
-        Some(word as u8 * 64 + 63 - self.0[word].leading_zeros() as u8)
+        let [a, b, c, d] = self.0;
+        let (top, word) = match () {
+            () if d != 0 => (255, d),
+            () if c != 0 => (191, c),
+            () if b != 0 => (127, b),
+            () if a != 0 => (63, a),
+            () => return None,
+        };
+        Some(top - word.leading_zeros() as u8)
     }
 
     /// The 32-bit register of this number, 0 to 7.

@@ -4,7 +4,8 @@
 
 use super::timer::Mode;
 use super::{
-    BASE, BOOTSTRAP, COMMAND_BITS, ENABLED, EXTENDED, LVT_BITS, LVT_READ_ONLY, LocalApic, SPURIOUS_BITS, at,
+    BASE, BOOTSTRAP, COMMAND_BITS, ENABLED, EXTENDED, LVT_BITS, LVT_READ_ONLY, LocalApic, SPURIOUS_BITS,
+    Written, at,
 };
 use crate::context::Instant;
 
@@ -13,21 +14,6 @@ const TSC_DEADLINE: u32 = 0x6e0;
 /// The first register in x2APIC mode; each 16 bytes of the page are one.
 const FIRST: u32 = 0x800;
 const LAST: u32 = 0x8ff;
-
-/// What a write of an MSR leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// Nothing outside.
-    Done,
-    /// The end of this level-triggered vector is to be told to the I/O APICs.
-    End(u8),
-}
-
-/// As [`accepts_by`](super::accepts_by), for MSRs.
-pub const fn accepts_by_msr(number: u32) -> bool {
-    const SPURIOUS: u32 = FIRST + (at::SPURIOUS >> 4) as u32;
-    matches!(number, APIC_BASE | SPURIOUS)
-}
 
 impl LocalApic {
     /// RDMSR.
@@ -58,7 +44,10 @@ impl LocalApic {
     /// WRMSR.
     pub fn write_msr(&mut self, number: u32, value: u64, now: Instant) -> Option<Written> {
         match number {
-            APIC_BASE => self.set_base(value)?,
+            APIC_BASE => {
+                self.set_base(value)?;
+                return Some(Written::Retry);
+            }
             TSC_DEADLINE => {
                 self.advance(now);
                 if self.timer_mode() == Mode::Deadline {
@@ -74,10 +63,13 @@ impl LocalApic {
 
     fn write_x2apic(&mut self, number: u32, value: u64, now: Instant) -> Option<Written> {
         let offset = u64::from(number - FIRST) << 4;
+        if offset == at::EOI {
+            return (value == 0).then(|| self.end());
+        }
         let low = value as u32;
         // Reserved bits must be 0; this is what may be 1.
         let allowed = match offset {
-            at::EOI | at::ERRORS => 0,
+            at::ERRORS => 0,
             at::COMMAND => 0xffff_ffff_0000_0000 | u64::from(COMMAND_BITS),
             at::TASK_PRIORITY | at::SELF_IPI => 0xff,
             at::SPURIOUS => u64::from(SPURIOUS_BITS),
@@ -91,7 +83,6 @@ impl LocalApic {
             return None;
         }
         match offset {
-            at::EOI => return Some(self.end().map_or(Written::Done, Written::End)),
             at::COMMAND => {
                 self.0.command = [low, (value >> 32) as u32];
                 self.command(low, (value >> 32) as u32);
@@ -102,7 +93,7 @@ impl LocalApic {
                 self.set_register(offset, low, now);
             }
         }
-        Some(Written::Done)
+        Some(if offset == at::SPURIOUS { Written::Retry } else { Written::Done })
     }
 
     /// IA32_APIC_BASE: the transitions of SDM 3A, figure 12-27. The page cannot be moved.
