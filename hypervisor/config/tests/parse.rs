@@ -320,3 +320,21 @@ fn times_agree_with_the_calendar() {
         assert_eq!(config.rtc, RtcStart::Fixed(seconds), "{text}");
     }
 }
+
+#[test]
+fn the_documentation_tells_the_truth() {
+    let text = include_str!("../../../docs/configuration.md");
+    let examples: Vec<&str> =
+        text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        Config::parse(example).unwrap_or_else(|error| panic!("{error}\n{example}"));
+    }
+    let vm = "[vm]\nname = \"a\"\n\n";
+    let memory = message(&format!("{vm}memory = \"12X\"\n"));
+    let key =
+        message(&format!("{vm}memory = \"64M\"\n\n[boot]\nkernel = \"vmlinuz\"\n\ncommand_line = \"x\"\n"));
+    for said in [memory, key] {
+        assert!(text.contains(&format!("lockstep.toml: {said}\n")), "{said}");
+    }
+}
