@@ -99,12 +99,22 @@ impl ArchiveFile {
 /// # Errors
 /// When there is no apt, or it knows no such package (its lists may never have been fetched).
 pub fn archive_file(package: &str) -> Result<ArchiveFile> {
+    archive_file_with(package, &[])
+}
+
+/// The same, with options for apt (`KEY=VALUE`), such as another architecture.
+///
+/// # Errors
+/// As [`archive_file`].
+pub fn archive_file_with(package: &str, options: &[String]) -> Result<ArchiveFile> {
     if find_program("apt-get").is_none() {
         bail!("this system has no apt");
     }
     // Not from a directory that holds the package: apt prints nothing for a file that is there.
     let dir = std::env::temp_dir();
-    let text = Cmd::new("apt-get").args(["--print-uris", "download", package]).cwd(dir).check()?;
+    let options = options.iter().flat_map(|option| ["-o", option.as_str()]);
+    let text =
+        Cmd::new("apt-get").args(options).args(["--print-uris", "download", package]).cwd(dir).check()?;
     parse_uris(&text).with_context(|| format!("apt does not know `{package}`; `apt-get update` may help"))
 }
 
@@ -122,8 +132,15 @@ fn parse_uris(text: &str) -> Option<ArchiveFile> {
 /// # Errors
 /// When apt does not know it, tells no SHA-256 for it, or the download fails.
 pub fn package(package: &str, dir: &Path) -> Result<PathBuf> {
-    let source = archive_file(package)?;
-    let sum = source.sha256.clone().with_context(|| format!("apt tells no SHA-256 for `{package}`"))?;
+    archived(&archive_file(package)?, dir)
+}
+
+/// Downloads a file of the archive into `dir`, checked, and gives the file. Not downloaded again if there.
+///
+/// # Errors
+/// When apt told no SHA-256 for it, or the download fails.
+pub fn archived(source: &ArchiveFile, dir: &Path) -> Result<PathBuf> {
+    let sum = source.sha256.clone().with_context(|| format!("apt tells no SHA-256 for {}", source.url))?;
     let file = dir.join(source.name());
     if !(file.is_file() && sha256(&file)? == sum) {
         fs::create_dir_all(dir)?;

@@ -6,11 +6,39 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::packages::{Architecture, Archive};
 use crate::run::Cmd;
-use crate::{fetch, paths, ui};
 
-/// Packages that only point to the current kernel package, the smallest first: Debian's, Ubuntu's.
-const CURRENT: &[&str] = &["linux-image-cloud-amd64", "linux-image-virtual", "linux-image-generic"];
+/// Which of the archive's kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Flavour {
+    /// The one for virtual machines
+    #[default]
+    Cloud,
+    /// The one for any computer
+    Generic,
+    /// The one for 32-bit computers (PAE)
+    I386,
+}
+
+impl Flavour {
+    /// Packages that only point to the current kernel package, in the order to ask for them: Debian's, Ubuntu's.
+    fn current(self) -> &'static [&'static str] {
+        match self {
+            Flavour::Cloud => &["linux-image-cloud-amd64", "linux-image-virtual", "linux-image-generic"],
+            Flavour::Generic => &["linux-image-amd64", "linux-image-generic"],
+            Flavour::I386 => &["linux-image-686-pae"],
+        }
+    }
+
+    /// The packages' architecture, where it is not this machine's.
+    fn architecture(self) -> Architecture {
+        match self {
+            Flavour::Cloud | Flavour::Generic => Architecture::Own,
+            Flavour::I386 => Architecture::I386,
+        }
+    }
+}
 
 /// A Linux kernel package, unpacked.
 #[derive(Clone, Debug)]
@@ -28,8 +56,17 @@ pub struct Linux {
 /// # Errors
 /// When there is no apt, it knows no kernel package, or the download fails.
 pub fn kernel() -> Result<Linux> {
-    let name = current()?;
-    let tree = unpacked(&name)?;
+    kernel_of(Flavour::Cloud)
+}
+
+/// Gets the current kernel package of this flavour, into the cache; needs no rights.
+///
+/// # Errors
+/// As [`kernel`].
+pub fn kernel_of(flavour: Flavour) -> Result<Linux> {
+    let archive = Archive::open(flavour.architecture())?;
+    let name = current(&archive, flavour)?;
+    let tree = archive.unpacked(&name)?;
     let boot = tree.join("boot");
     let kernel = fs::read_dir(&boot)
         .with_context(|| format!("the package `{name}` has no boot directory"))?
@@ -44,16 +81,24 @@ pub fn kernel() -> Result<Linux> {
 /// # Errors
 /// As [`kernel`].
 pub fn busybox() -> Result<PathBuf> {
-    let tree = unpacked("busybox-static")?;
+    busybox_of(Flavour::Cloud)
+}
+
+/// Gets a statically linked busybox that runs on a kernel of this flavour.
+///
+/// # Errors
+/// As [`kernel`].
+pub fn busybox_of(flavour: Flavour) -> Result<PathBuf> {
+    let tree = Archive::open(flavour.architecture())?.unpacked("busybox-static")?;
     let places = ["bin/busybox", "usr/bin/busybox"].map(|place| tree.join(place));
     places.into_iter().find(|file| file.is_file()).context("the package `busybox-static` has no busybox")
 }
 
-/// The package that the first known of [`CURRENT`] points to.
-fn current() -> Result<String> {
+/// The package that the first known of the flavour's [`Flavour::current`] points to.
+fn current(archive: &Archive, flavour: Flavour) -> Result<String> {
     let mut reasons = Vec::new();
-    for meta in CURRENT {
-        match Cmd::new("apt-cache").args(["show", "--no-all-versions", meta]).check() {
+    for meta in flavour.current() {
+        match archive.record(meta) {
             Ok(text) => return points_to(&text).with_context(|| format!("`{meta}` points to no kernel")),
             Err(error) => reasons.push(error.to_string().lines().next().unwrap_or_default().to_owned()),
         }
@@ -74,35 +119,6 @@ fn points_to(record: &str) -> Option<String> {
         version.is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()))
     };
     names.into_iter().find(is_kernel).map(String::from)
-}
-
-/// Downloads a package into the cache and unpacks it there, once.
-fn unpacked(name: &str) -> Result<PathBuf> {
-    let cache = paths::cache_dir()?;
-    let step = ui::step(format!("get the package {name}"));
-    let package = match fetch::package(name, &cache.join("downloads")) {
-        Ok(package) => package,
-        Err(error) => {
-            step.failed("not to be had");
-            return Err(error);
-        }
-    };
-    let stem = package.file_stem().unwrap_or_default().to_owned();
-    let tree = cache.join("packages").join(&stem);
-    if !tree.is_dir() {
-        let partial = tree.with_extension(format!("partial{}", std::process::id()));
-        fs::create_dir_all(&partial)?;
-        Cmd::new("dpkg-deb").arg("-x").arg(&package).arg(&partial).check()?;
-        if let Err(error) = fs::rename(&partial, &tree) {
-            // Somebody else was faster, which is as good.
-            fs::remove_dir_all(&partial)?;
-            if !tree.is_dir() {
-                return Err(error.into());
-            }
-        }
-    }
-    step.done();
-    Ok(tree)
 }
 
 /// An ISO image that boots this kernel with this initial file system and command line by GRUB on BIOS.

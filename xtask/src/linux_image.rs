@@ -1,17 +1,16 @@
 //! The image that boots an unmodified Linux with our checks (`tests/linux`) as its first program.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use sha2::{Digest, Sha256};
 
 use crate::cpio::Archive;
 use crate::linux::Linux;
-use crate::run::{Cmd, find_program};
 use crate::verbs::build::cargo;
-use crate::{fetch, linux, paths, ui};
+use crate::{fetch, linux, modules, paths, ui};
 
 /// The target triple of the checks.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -33,7 +32,7 @@ pub fn iso(words: &str) -> Result<PathBuf> {
     let linux = linux::kernel()?;
     let step = ui::step("build the checks that run in Linux");
     let init = checks()?;
-    let initramfs = initramfs(&fs::read(&init)?, &modules(&linux.tree)?);
+    let initramfs = initramfs(&fs::read(&init)?, &modules::found(&linux.tree, MODULES)?);
     step.done();
     let command_line = format!("{COMMAND_LINE} {words}");
     let file = file(&linux, &initramfs, &command_line)?;
@@ -80,71 +79,9 @@ fn initramfs(init: &[u8], modules: &[(String, Vec<u8>)]) -> Vec<u8> {
     archive.finish()
 }
 
-/// The wanted modules of the package, unpacked.
-fn modules(tree: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut found = Vec::new();
-    for name in MODULES {
-        if let Some(file) = find(tree, name)? {
-            found.push(((*name).to_owned(), contents(&file)?));
-        }
-    }
-    Ok(found)
-}
-
-/// The file of a module, plain or compressed, anywhere below `dir`.
-fn find(dir: &Path, module: &str) -> Result<Option<PathBuf>> {
-    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
-        let entry = entry?;
-        let path = entry.path();
-        if entry.file_type()?.is_dir() {
-            if let Some(file) = find(&path, module)? {
-                return Ok(Some(file));
-            }
-        } else if is_module(&entry.file_name().to_string_lossy(), module) {
-            return Ok(Some(path));
-        }
-    }
-    Ok(None)
-}
-
-/// Is this file name that of the module? Dashes and underscores are the same; it may be compressed.
-fn is_module(file: &str, module: &str) -> bool {
-    let Some((stem, rest)) = file.split_once(".ko") else { return false };
-    stem.replace('_', "-") == module && matches!(rest, "" | ".xz" | ".zst" | ".gz")
-}
-
-/// The module's bytes.
-fn contents(file: &Path) -> Result<Vec<u8>> {
-    let tool = match file.extension().and_then(|e| e.to_str()) {
-        Some("xz") => "xz",
-        Some("zst") => "zstd",
-        Some("gz") => "gzip",
-        _ => return fs::read(file).with_context(|| format!("cannot read {}", file.display())),
-    };
-    if find_program(tool).is_none() {
-        bail!("{} is compressed; install `{tool}` to unpack it", file.display());
-    }
-    let plain = paths::out_dir()?.join(format!("module-{}.ko", std::process::id()));
-    let command = format!("{tool} -dc {:?} > {:?}", file.display().to_string(), plain.display().to_string());
-    Cmd::new("sh").args(["-c", &command]).check()?;
-    let bytes = fs::read(&plain)?;
-    fs::remove_file(&plain)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn modules_are_known_by_any_spelling() {
-        assert!(is_module("kvm-intel.ko", "kvm-intel"));
-        assert!(is_module("kvm_intel.ko.xz", "kvm-intel"));
-        assert!(is_module("kvm.ko.zst", "kvm"));
-        assert!(!is_module("kvm-intel.ko", "kvm"));
-        assert!(!is_module("kvm.ko.sig", "kvm"));
-        assert!(!is_module("kvm", "kvm"));
-    }
 
     #[test]
     fn the_same_contents_make_the_same_archive() {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::Knobs;
 
@@ -128,6 +128,8 @@ pub enum NicMode {
 pub enum Serial {
     /// The console file of the run.
     Console,
+    /// The console file, as for [`Serial::Console`], and what is given to [`Running::send`](super::Running::send) is typed.
+    Typed,
     /// A TCP server on the loopback that waits for a client before the machine starts. No console file.
     Server {
         /// Its port.
@@ -148,6 +150,8 @@ pub struct Files {
     pub log: PathBuf,
     /// A directory for journals of volatile disks.
     pub dir: PathBuf,
+    /// The loopback's port for a console that is typed on.
+    pub typed: Option<u16>,
 }
 
 impl Default for Machine {
@@ -229,6 +233,10 @@ pub fn bochsrc(machine: &Machine, files: &Files) -> Result<String> {
     }
     add(match machine.serial {
         Serial::Console => format!("com1: enabled=1, mode=file, dev={}", path(&files.console)?),
+        Serial::Typed => {
+            let port = files.typed.context("a console that is typed on needs a port")?;
+            format!("com1: enabled=1, mode=socket-server, dev=localhost:{port}")
+        }
         Serial::Server { port } => format!("com1: enabled=1, mode=socket-server, dev=localhost:{port}"),
     });
     Ok(lines.join("\n") + "\n")
@@ -328,6 +336,7 @@ mod tests {
             console: "/run/console".into(),
             log: "/run/log".into(),
             dir: "/run".into(),
+            typed: None,
         }
     }
 

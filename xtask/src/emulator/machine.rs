@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::bochsrc::{Files, Machine, Serial, bochsrc};
+use super::typing::{Typing, free_port};
 use crate::setup::needs::{BIOS, VGABIOS};
 use crate::{paths, run::Owned, ui};
 
@@ -158,6 +159,7 @@ pub struct Running {
     since: Instant,
     limit: Duration,
     console: Tail,
+    typing: Option<Typing>,
     files: Files,
 }
 
@@ -202,6 +204,7 @@ impl Machine {
             console: dir.join("console"),
             log: dir.join("bochs.log"),
             dir: dir.clone(),
+            typed: (self.serial == Serial::Typed).then(free_port).transpose()?,
         };
         let rc = dir.join("bochsrc");
         fs::write(&rc, bochsrc(self, &files)?)?;
@@ -216,15 +219,20 @@ impl Machine {
         }
         command.envs(self.knobs.environment());
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
-        let process = Owned::spawn(&mut command)
+        let mut process = Owned::spawn(&mut command)
             .with_context(|| format!("cannot start the emulator {}", emulator.display()))?;
-        let live = match (self.live && self.serial == Serial::Console, self.readable) {
+        let typing = match files.typed {
+            Some(port) => Some(Typing::connect(port, &files.console, &mut process)?),
+            None => None,
+        };
+        let shown = self.live && !matches!(self.serial, Serial::Server { .. });
+        let live = match (shown, self.readable) {
             (false, _) => Live::Silent,
             (true, false) => Live::All,
             (true, true) => Live::Readable(String::new()),
         };
         let console = Tail::new(&files.console, live);
-        Ok(Running { process, since: Instant::now(), limit: self.limit, console, files })
+        Ok(Running { process, since: Instant::now(), limit: self.limit, console, typing, files })
     }
 }
 
@@ -247,6 +255,14 @@ impl Running {
         self.end(exit)
     }
 
+    /// Waits for the end, for the limit, or until `stop` says so; then the machine is ended.
+    ///
+    /// # Errors
+    /// As [`Running::wait_for`].
+    pub fn wait_unless(mut self, stop: impl Fn() -> bool) -> Result<Outcome> {
+        if self.watch(|_| stop())? { self.end(Exit::Killed) } else { self.wait() }
+    }
+
     /// Ends the machine at once, as pulling the plug would.
     ///
     /// # Errors
@@ -261,6 +277,30 @@ impl Running {
     /// As [`Running::wait_for`].
     pub fn stop(self) -> Result<Outcome> {
         self.end(Exit::Reached)
+    }
+
+    /// Types on the console of a machine whose serial port is [`Serial::Typed`].
+    ///
+    /// # Errors
+    /// When it is not, or the machine is gone.
+    pub fn send(&mut self, keys: &str) -> Result<()> {
+        self.typing.as_mut().context("nobody can type on this machine's console")?.send(keys.as_bytes())
+    }
+
+    /// The keyboard of such a machine, for another thread.
+    ///
+    /// # Errors
+    /// As [`Running::send`].
+    pub fn keyboard(&self) -> Result<std::net::TcpStream> {
+        self.typing.as_ref().context("nobody can type on this machine's console")?.keyboard()
+    }
+
+    /// Waits until the console has said `text` behind its first `from` bytes. False: the machine ended before.
+    ///
+    /// # Errors
+    /// As [`Running::wait_for`].
+    pub fn wait_for_after(&mut self, from: usize, text: &str) -> Result<bool> {
+        self.watch(|console| console.get(from..).is_some_and(|new| new.contains(text)))
     }
 
     /// Freezes the machine; the network sees a host that hangs with its link up.
@@ -287,6 +327,9 @@ impl Running {
         loop {
             // The order matters: what the machine said before it ended must be read after its end was seen.
             let ended = self.process.ended()?.is_some();
+            if let Some(typing) = self.typing.as_mut().filter(|_| ended) {
+                typing.drain();
+            }
             self.console.read();
             if stop(&self.console.text) {
                 return Ok(true);
@@ -306,6 +349,9 @@ impl Running {
             self.process.wait(None)?;
         }
         let time = self.since.elapsed();
+        if let Some(typing) = &mut self.typing {
+            typing.drain();
+        }
         self.console.read();
         let out = read(&self.files.dir.join("bochs.out"));
         let end = End::read(&out);

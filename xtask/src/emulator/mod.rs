@@ -7,6 +7,7 @@ pub mod build;
 pub mod knobs;
 pub mod machine;
 pub mod source;
+pub mod typing;
 
 use std::path::PathBuf;
 

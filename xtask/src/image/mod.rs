@@ -255,7 +255,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 /// The name of a module's file on the medium: numbered, since two modules may have the same name.
 fn module_file(index: usize, module: &Module) -> String {
-    format!("{index:02}-{}", module.name)
+    format!("{index:02}-{}", module.name.replace('/', "-"))
 }
 
 #[cfg(test)]

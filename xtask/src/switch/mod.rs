@@ -17,6 +17,7 @@ pub mod process;
 pub mod ring;
 pub mod rng;
 pub mod scenario;
+pub mod station;
 pub mod time;
 pub mod wire;
 pub mod world;

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::cable::CableConfig;
 use super::config::{
     Config, DEFAULT_QUANTUM, Host, Network, Partition, Pattern, PortName, Stop, StopKind, When,
 };
+use super::station::{Station, StationConfig};
 use super::time::{Ns, Ppm, parse_duration, parse_share};
 use super::world::{Responder, World};
 
@@ -257,8 +258,12 @@ impl PartitionKeys {
 
 impl WorldKeys {
     fn make(&self) -> Result<Box<dyn World>> {
-        ensure!(self.kind == "responder", "there is no kind `{}`; there is `responder`", self.kind);
-        Ok(Box::new(Responder::new(parse_mac(&self.mac)?, parse_ip(&self.ip)?)))
+        let (mac, ip) = (parse_mac(&self.mac)?, parse_ip(&self.ip)?);
+        match self.kind.as_str() {
+            "responder" => Ok(Box::new(Responder::new(mac, ip))),
+            "server" => Ok(Box::new(Station::new(&StationConfig { mac, ip, ..StationConfig::default() }))),
+            other => bail!("there is no kind `{other}`; there are `responder` and `server`"),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod guest;
 pub mod image;
 pub mod pmu;
 pub mod qemu;
+pub mod run;
 pub mod setup;
 pub mod switch;
 pub mod test;
@@ -32,6 +33,7 @@ pub enum Verb {
     Image(image::Args),
     Pmu(pmu::Args),
     Qemu(qemu::Args),
+    Run(run::Args),
     Setup(setup::Args),
     Switch(switch::Args),
     Test(test::Args),
@@ -55,6 +57,7 @@ impl Verb {
             Verb::Image(args) => image::run(args),
             Verb::Pmu(args) => pmu::run(args),
             Verb::Qemu(args) => qemu::run(args),
+            Verb::Run(args) => run::run(args),
             Verb::Setup(args) => setup::run(args),
             Verb::Switch(args) => switch::run(args),
             Verb::Test(args) => test::run(args),

@@ -1,0 +1,64 @@
+//! Guests that are ready to run: kernels, initial file systems and disks, made of packages of this machine's own archive.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use vm_config::Memory;
+
+use crate::emulator::Machine;
+use crate::linux::{self, Flavour};
+use crate::paths;
+use crate::vm::{Description, Start};
+
+pub mod workload;
+
+/// A guest that is ready to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Payload {
+    /// Debian's kernel for virtual machines, with the standard loads
+    #[default]
+    Cloud,
+    /// Debian's kernel for any computer, with the standard loads
+    Generic,
+    /// Debian's 32-bit kernel, with the standard loads
+    I386,
+}
+
+impl Payload {
+    /// Its virtual machine; `words` are added to the kernel's command line.
+    ///
+    /// # Errors
+    /// When a package cannot be had.
+    pub fn describe(self, words: &str) -> Result<Description> {
+        let flavour = match self {
+            Payload::Cloud => Flavour::Cloud,
+            Payload::Generic => Flavour::Generic,
+            Payload::I386 => Flavour::I386,
+        };
+        let linux = workload::linux(flavour)?;
+        let start = Start::Kernel {
+            kernel: linux.kernel,
+            initrd: Some(linux.initrd),
+            command_line: format!("{} {words}", workload::COMMAND_LINE).trim().to_owned(),
+        };
+        Ok(Description { memory: Memory { bytes: 256 << 20 }, ..Description::new("linux", start) })
+    }
+}
+
+/// The emulated machine that boots a description's kernel without a hypervisor, with the memory that the guest would have.
+///
+/// # Errors
+/// When it has none, or the medium cannot be made.
+pub fn bare(description: &Description, name: &str) -> Result<Machine> {
+    let Start::Kernel { kernel, initrd, command_line } = &description.start else {
+        bail!("what boots by firmware is run by `cargo xtask bochs IMAGE`");
+    };
+    let dir = paths::out_dir()?.join("vm").join(name);
+    fs::create_dir_all(&dir)?;
+    let iso = dir.join("boot.iso");
+    let linux = linux::Linux { package: String::new(), tree: dir, kernel: kernel.clone() };
+    let initrd = initrd.as_ref().context("a kernel without an initial RAM disk has nothing to run")?;
+    linux::iso(&iso, &linux, &fs::read(initrd)?, command_line)?;
+    let memory_mib = u32::try_from(description.memory.bytes >> 20)?;
+    Ok(Machine { memory_mib, ..Machine::from_iso(name, iso) })
+}
