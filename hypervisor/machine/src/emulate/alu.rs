@@ -144,3 +144,93 @@ pub const fn condition(code: u8, flags: u64) -> bool {
     };
     holds != (code & 1 != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addition bit by bit: the sum, the carry out of bit 3, of bit 6, of bit 7.
+    fn ripple(a: u8, b: u8, mut carry: bool) -> (u8, bool, bool, bool) {
+        let (mut sum, mut out) = (0, [false; 8]);
+        for n in 0..8 {
+            let (x, y) = (a >> n & 1 != 0, b >> n & 1 != 0);
+            sum |= u8::from(x ^ y ^ carry) << n;
+            carry = x && y || carry && (x || y);
+            out[n] = carry;
+        }
+        (sum, out[3], out[6], out[7])
+    }
+
+    fn expected(value: u8, carry: bool, half: bool, overflow: bool) -> u64 {
+        let ones = (0..8).filter(|n| value >> n & 1 != 0).count();
+        flag(CF, carry)
+            | flag(AF, half)
+            | flag(OF, overflow)
+            | flag(ZF, value == 0)
+            | flag(SF, value >= 0x80)
+            | flag(PF, ones % 2 == 0)
+    }
+
+    #[test]
+    fn eight_bits_are_added_and_subtracted_as_bit_by_bit() {
+        for (a, b) in (0..=255_u8).flat_map(|a| (0..=255_u8).map(move |b| (a, b))) {
+            for carry in [false, true] {
+                let (sum, half, into_top, out) = ripple(a, b, carry);
+                let flags = expected(sum, out, half, into_top != out);
+                let result = Result { value: sum.into(), flags };
+                assert_eq!(add(a.into(), b.into(), carry, 1), result, "{a} + {b} + {carry}");
+                // a - b - borrow is a + not b + not borrow, with the carries turned round.
+                let (difference, half, into_top, out) = ripple(a, !b, !carry);
+                let flags = expected(difference, !out, !half, into_top != out);
+                let result = Result { value: difference.into(), flags };
+                assert_eq!(sub(a.into(), b.into(), carry, 1), result, "{a} - {b} - {carry}");
+            }
+        }
+    }
+
+    #[test]
+    fn eight_bits_are_multiplied_and_divided_as_in_wider_integers() {
+        for (a, b) in (0..=255_u8).flat_map(|a| (0..=255_u8).map(move |b| (a, b))) {
+            let product = u16::from(a) * u16::from(b);
+            let (low, high) = mul(a.into(), b.into(), 1);
+            assert_eq!((low.value | high << 8, low.flags & CF != 0), (product.into(), product > 255));
+            let product = i16::from(a as i8) * i16::from(b as i8);
+            let (low, high) = imul(a.into(), b.into(), 1);
+            assert_eq!((low.value | high << 8) as i16, product);
+            assert_eq!(low.flags & (CF | OF), flag(CF | OF, i8::try_from(product).is_err()));
+        }
+        for (dividend, divisor) in (0..=u16::MAX).step_by(7).flat_map(|a| (0..=255_u8).map(move |b| (a, b))) {
+            let halves = (u64::from(dividend >> 8), u64::from(dividend & 0xff));
+            let unsigned = dividend.checked_div(divisor.into()).filter(|q| *q <= 255);
+            let unsigned = unsigned.map(|q| (u64::from(q), u64::from(dividend % u16::from(divisor))));
+            assert_eq!(div(halves.0, halves.1, divisor.into(), 1), unsigned, "{dividend} / {divisor}");
+            let (a, b) = (i32::from(dividend as i16), i32::from(divisor as i8));
+            let signed = a.checked_div(b).and_then(|q| i8::try_from(q).ok());
+            let signed = signed.map(|q| (u64::from(q as u8), u64::from((a % b) as u8)));
+            assert_eq!(idiv(halves.0, halves.1, divisor.into(), 1), signed, "{a} / {b}");
+        }
+        assert_eq!(idiv(1 << 63, 0, u64::MAX, 8), None, "the quotient does not fit 128 bits");
+        assert_eq!(div(1, 0, 2, 8), Some((1 << 63, 0)));
+    }
+
+    #[test]
+    fn conditions_are_those_of_the_manual() {
+        // SDM vol. 1, appendix B.
+        let by_name: [(u8, fn(u64) -> bool); 8] = [
+            (0x0, |f| f & OF != 0),
+            (0x2, |f| f & CF != 0),
+            (0x4, |f| f & ZF != 0),
+            (0x6, |f| f & (CF | ZF) != 0),
+            (0x8, |f| f & SF != 0),
+            (0xa, |f| f & PF != 0),
+            (0xc, |f| (f & SF != 0) ^ (f & OF != 0)),
+            (0xe, |f| ((f & SF != 0) ^ (f & OF != 0)) || f & ZF != 0),
+        ];
+        for flags in 0..0x1000 {
+            for (code, holds) in by_name {
+                assert_eq!(condition(code, flags), holds(flags));
+                assert_eq!(condition(code | 1, flags), !holds(flags));
+            }
+        }
+    }
+}

@@ -440,8 +440,8 @@ fn count_bits<C: Cpu, B: Bus>(executor: &mut Executor<'_, C, B>, i: &Instruction
             executor.set_flags(before | ZF);
             return Ok(());
         }
-        Mnemonic::Bsf => (trailing, before & !ZF),
-        _ => (bits - 1 - leading, before & !ZF),
+        Mnemonic::Bsf => (trailing, alu::sign_zero_parity(u64::from(trailing), size) & !ZF),
+        _ => (bits - 1 - leading, alu::sign_zero_parity(u64::from(bits - 1 - leading), size) & !ZF),
     };
     executor.put_result(&mut to, alu::Result { value: u64::from(count), flags })
 }
