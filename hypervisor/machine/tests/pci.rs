@@ -226,7 +226,7 @@ fn states_that_cannot_be_are_refused() {
         let mut state = good.clone();
         spoil(&mut state);
         assert_ne!(state, good, "nothing is spoilt");
-        Pci::restore(state).err().expect("a state that cannot be")
+        Pci::restore(state).expect_err("a state that cannot be")
     };
     refused(&|state| state.address |= 1);
     refused(&|state| state.lines |= 1 << 24);

@@ -15,6 +15,8 @@ const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 /// Bytes of a descriptor.
 const DESCRIPTOR: usize = 16;
+/// Bytes of a used ring besides its entries: two words in front, one behind.
+const USED_RING: usize = 6;
 /// Flag of the available ring: no interrupts, please. Flag of the used ring: no notifications, please.
 const QUIET: u16 = 1;
 
@@ -61,14 +63,16 @@ impl Queue {
 
     /// The used ring with its two words in front and the word `avail_event` behind.
     fn used_ring<'m>(&self, ram: &'m mut Ram<'_>) -> Result<&'m mut [u8], Broken> {
-        Ok(ram.slice_mut(self.used, 6 + 8 * usize::from(self.size))?)
+        Ok(ram.slice_mut(self.used, USED_RING + 8 * usize::from(self.size))?)
     }
 
     /// How many chains the driver has made available and the device has not taken.
     ///
     /// # Errors
-    /// [`Broken`] for a ring that is not RAM, or that claims to be fuller than it can be.
+    /// [`Broken`] for a ring that is not RAM, the used one too, or that claims to be fuller than it can be.
     pub fn waiting(&self, ram: &Ram<'_>) -> Result<u16, Broken> {
+        // Nothing is done that could not be given back.
+        ram.layout().place(self.used, USED_RING + 8 * usize::from(self.size)).ok_or(Broken)?;
         let waiting = word(self.available_ring(ram)?, 2)?.wrapping_sub(self.next_available);
         if waiting > self.size { Err(Broken) } else { Ok(waiting) }
     }

@@ -57,6 +57,8 @@ pub struct Medium {
     pub flushes: u32,
     /// Accesses fail from this sector on.
     pub bad_from: u64,
+    /// Bytes moved.
+    pub moved: u64,
 }
 
 impl Medium {
@@ -75,12 +77,14 @@ impl Disk for Medium {
 
     fn read(&mut self, sector: u64, out: &mut [u8]) -> Result<(), DiskError> {
         let place = self.place(sector, out.len())?;
+        self.moved += out.len() as u64;
         out.copy_from_slice(&self.bytes[place]);
         Ok(())
     }
 
     fn write(&mut self, sector: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let place = self.place(sector, bytes.len())?;
+        self.moved += bytes.len() as u64;
         self.bytes[place].copy_from_slice(bytes);
         Ok(())
     }
@@ -137,11 +141,7 @@ static CONTENTS: LazyLock<Vec<u8>> =
 impl Board {
     /// A board with one device of each kind, after power-on.
     pub fn bare() -> Self {
-        let disk = Medium {
-            bytes: CONTENTS.clone(),
-            flushes: 0,
-            bad_from: u64::MAX,
-        };
+        let disk = Medium { bytes: CONTENTS.clone(), flushes: 0, bad_from: u64::MAX, moved: 0 };
         Self {
             memory: vec![0; MEMORY],
             pci: Pci::new(&devices()).expect("devices that can be"),
@@ -231,6 +231,13 @@ impl Board {
         self.next = (at + bytes as u64).next_multiple_of(16);
         assert!(self.next as usize <= MEMORY, "the test needs more memory");
         at
+    }
+
+    /// Forgets what was allocated once half of memory is: whoever has a buffer shares it then.
+    pub fn rewind(&mut self) {
+        if self.next > 0x38_0000 {
+            self.next = 0x1000;
+        }
     }
 
     /// A buffer with these bytes.
