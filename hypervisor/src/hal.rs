@@ -71,8 +71,12 @@ pub struct Dma {
     len: usize,
 }
 
+/// Bytes of the largest word.
+const WORD: usize = size_of::<u64>();
+
 /// What is read and written in one access.
-trait Word: Copy {}
+trait Word: Copy + 'static {}
+impl Word for u8 {}
 impl Word for u32 {}
 impl Word for u64 {}
 
@@ -86,13 +90,15 @@ impl Dma {
         unsafe { VolatilePtr::new(pointer(self.pages.address() + offset as u64)) }
     }
 
-    /// Bytes one after the other: compilers may neither repeat nor leave out these accesses to memory that changes
-    /// under them.
-    fn bytes(&self, offset: usize, len: usize) -> impl Iterator<Item = VolatilePtr<'_, u8>> {
-        self.check(offset, len);
-        let first = pointer::<u8>(self.pages.address() + offset as u64);
-        // SAFETY: inside the block (checked), whose frames this value owns and which are mapped for good.
-        (0..len).map(move |i| unsafe { VolatilePtr::new(first.add(i)) })
+    /// Bytes or aligned words one after the other: compilers may neither repeat nor leave out these accesses to memory
+    /// that changes under them.
+    fn row<T: Word>(&self, offset: usize, count: usize) -> impl Iterator<Item = VolatilePtr<'_, T>> {
+        assert!(offset.is_multiple_of(align_of::<T>()), "DMA words at {offset:#x}");
+        self.check(offset, count * size_of::<T>());
+        let first = pointer::<T>(self.pages.address() + offset as u64);
+        // SAFETY: 1. Aligned (checked), as the block starts on a frame, and inside the block (checked), whose frames this
+        // value owns and which are mapped for good. 2. Any bytes are a word.
+        (0..count).map(move |i| unsafe { VolatilePtr::new(first.add(i)) })
     }
 
     fn check(&self, offset: usize, len: usize) {
@@ -113,13 +119,27 @@ impl DmaBuffer for Dma {
     }
 
     fn read_bytes(&self, offset: usize, out: &mut [u8]) {
-        for (from, byte) in self.bytes(offset, out.len()).zip(out) {
+        // Frames start on a word: eight bytes at a time, then the rest.
+        let whole = if offset.is_multiple_of(WORD) { out.len() / WORD } else { 0 };
+        let (words, rest) = out.split_at_mut(whole * WORD);
+        for (from, word) in
+            self.row::<u64>(if whole == 0 { 0 } else { offset }, whole).zip(words.as_chunks_mut().0)
+        {
+            *word = from.read().to_le_bytes();
+        }
+        for (from, byte) in self.row::<u8>(offset + whole * WORD, rest.len()).zip(rest) {
             *byte = from.read();
         }
     }
 
     fn write_bytes(&mut self, offset: usize, bytes: &[u8]) {
-        for (to, byte) in self.bytes(offset, bytes.len()).zip(bytes) {
+        let whole = if offset.is_multiple_of(WORD) { bytes.len() / WORD } else { 0 };
+        let (words, rest) = bytes.split_at(whole * WORD);
+        for (to, word) in self.row::<u64>(if whole == 0 { 0 } else { offset }, whole).zip(words.as_chunks().0)
+        {
+            to.write(u64::from_le_bytes(*word));
+        }
+        for (to, byte) in self.row::<u8>(offset + whole * WORD, rest.len()).zip(rest) {
             to.write(*byte);
         }
     }
