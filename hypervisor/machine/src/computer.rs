@@ -3,7 +3,8 @@
 use crate::context::{Context, Instant};
 use crate::cpu::{CpuView, Msrs, Profile};
 use crate::devices::fw_cfg::FwCfg;
-use crate::devices::{Diagnostics, Keyboard, Pit, Pm, Rtc, Uart};
+use crate::{cpu, devices, interrupts, pci};
+use crate::devices::{BadState, Diagnostics, Keyboard, Pit, Pm, Rtc, Uart};
 use crate::input::Input;
 use crate::interrupts::Interrupts;
 use crate::pci::{Pci, Signal};
@@ -11,6 +12,7 @@ use crate::ram::{HOLE, Layout};
 use crate::virtio::net::Received;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 /// Where the local APIC's page lies unless the guest has moved it, which is not offered.
 pub const APIC: u64 = 0xFEE0_0000;
@@ -84,6 +86,23 @@ pub struct Parts {
     pub seed: [u8; 32],
 }
 
+/// Everything about the computer that can change, but for its memory, its disks and its processor's registers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // one field for each device, named after it
+pub struct State {
+    pub interrupts: interrupts::State,
+    pub pci: pci::State,
+    pub msrs: cpu::msr::State,
+    pub uart: devices::uart::State,
+    pub pit: devices::pit::State,
+    pub rtc: devices::rtc::State,
+    pub pm: devices::pm::State,
+    pub keyboard: devices::keyboard::State,
+    pub diagnostics: devices::diagnostics::State,
+    pub fw_cfg: devices::fw_cfg::State,
+    pub random: ChaCha20Rng,
+}
+
 /// Accesses that no device answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Strays {
@@ -139,6 +158,58 @@ impl Computer {
             due: NEVER,
             strays: Strays::default(),
         }
+    }
+
+    /// The state.
+    pub fn save(&self) -> State {
+        State {
+            interrupts: self.interrupts.save(),
+            pci: self.pci.save(),
+            msrs: self.msrs.save(),
+            uart: self.uart.save(),
+            pit: self.pit.save(),
+            rtc: self.rtc.save(),
+            pm: self.pm.save(),
+            keyboard: self.keyboard.save(),
+            diagnostics: self.diagnostics.save(),
+            fw_cfg: self.fw_cfg.save(),
+            random: self.random.clone(),
+        }
+    }
+
+    /// Puts a computer that is made of the same parts into the state that was saved. On an error it is as it was.
+    ///
+    /// # Errors
+    /// [`BadState`] of any device.
+    pub fn restore(&mut self, state: State) -> Result<(), BadState> {
+        let (interrupts, pci) = (Interrupts::restore(state.interrupts)?, Pci::restore(state.pci)?);
+        let msrs = Msrs::restore(self.profile, state.msrs)?;
+        let (uart, pit) = (Uart::restore(state.uart)?, Pit::restore(state.pit)?);
+        let (rtc, pm) = (Rtc::restore(state.rtc)?, Pm::restore(state.pm)?);
+        let keyboard = Keyboard::restore(state.keyboard)?;
+        let diagnostics = Diagnostics::restore(state.diagnostics)?;
+        self.fw_cfg.restore(state.fw_cfg)?;
+        *self = Self {
+            interrupts,
+            pci,
+            msrs,
+            uart,
+            pit,
+            rtc,
+            pm,
+            keyboard,
+            diagnostics,
+            random: state.random,
+            profile: self.profile,
+            fw_cfg: core::mem::take(&mut self.fw_cfg),
+            deadlines: [NEVER; Timed::COUNT],
+            due: NEVER,
+            strays: self.strays,
+        };
+        for device in [Timed::Interrupts, Timed::Uart, Timed::Pit, Timed::Rtc, Timed::Pm, Timed::Pci] {
+            self.plan(device);
+        }
+        Ok(())
     }
 
     /// Sets up what firmware would have, for a kernel that is started without: interrupt wires, memory types, PCI addresses.
