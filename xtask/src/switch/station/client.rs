@@ -93,7 +93,7 @@ enum Progress {
     /// Nothing; not before this moment.
     Waiting(Ns),
     /// A connection.
-    Busy(Attempt),
+    Busy(Box<Attempt>),
 }
 
 /// One try of a task.
@@ -218,7 +218,7 @@ impl Clients {
         let [a, b, c, d] = client.to;
         let to = (IpAddress::Ipv4(Ipv4Address::new(a, b, c, d)), client.task.port());
         self.progress = match socket.connect(context, to, self.port) {
-            Ok(()) => Progress::Busy(Attempt::new(&client.task)),
+            Ok(()) => Progress::Busy(Box::new(Attempt::new(&client.task))),
             Err(_) => Progress::Waiting(now + RETRY),
         };
         true
