@@ -373,7 +373,7 @@ impl Computer {
                 self.pci.read_port(port, size)
             }
             ports::FW_CFG_FIRST..=ports::FW_CFG_LAST => (0..u16::from(size.min(4))).fold(0, |value, i| {
-                value | u32::from(self.fw_cfg.read(port - ports::FW_CFG_FIRST)) << (8 * i)
+                value | u32::from(self.fw_cfg.read(port - ports::FW_CFG_FIRST + i)) << (8 * i)
             }),
             ports::BARS_FIRST.. => self.read_bar_port(port, size),
             _ if size == 1 => u32::from(self.read_byte(port, context.now)),
