@@ -433,6 +433,42 @@ fn fuzz<S: Subject>() -> usize {
     seen.len()
 }
 
+/// Runs inputs on a device whose state has numbers at the far ends of their types.
+fn run_extremes<S: Subject>(spoil: impl Fn(&mut S::State, u64)) {
+    let mut random = ChaCha20Rng::seed_from_u64(2);
+    for number in [0, 1, 1 << 31, 1 << 32, 1 << 62, 1 << 63, u64::MAX - 1, u64::MAX] {
+        for _ in 0..200 {
+            let mut input = vec![0; below(&mut random, LONGEST as u64) as usize];
+            random.fill_bytes(&mut input);
+            let mut bytes = Bytes(&input);
+            let (mut subject, mut now) = (S::fresh(), below(&mut random, 1 << 40));
+            for _ in 0..below(&mut random, 100) {
+                step(&mut subject, &mut bytes, &mut now);
+            }
+            let mut state = subject.save();
+            spoil(&mut state, number);
+            let Ok(mut subject) = S::restore(state) else { continue };
+            while step(&mut subject, &mut bytes, &mut now).is_some() {}
+        }
+    }
+}
+
+#[test]
+fn extremes_in_a_saved_state_do_no_harm() {
+    run_extremes::<Pit>(|state, number| state.channels[0].start = number);
+    run_extremes::<Pit>(|state, number| state.channels[0].seen = number);
+    run_extremes::<Pit>(|state, number| state.channels[2].stopped = Some(number));
+    run_extremes::<Pit>(|state, number| {
+        state.channels[0].next = state.channels[0].next.map(|(count, _)| (count, number));
+    });
+    run_extremes::<Rtc>(|state, number| state.base = number as i64);
+    run_extremes::<Rtc>(|state, number| state.second = number);
+    run_extremes::<Rtc>(|state, number| state.period = number);
+    run_extremes::<Pm>(|state, number| state.carries = number);
+    run_extremes::<Uart>(|state, number| state.timeout_at = Some(number));
+    run_extremes::<Interrupts>(|state, number| state.local.timer.expiry = Some(number));
+}
+
 // The bounds say that the fuzzer gets somewhere: what it sees by chance alone is less.
 
 #[test]

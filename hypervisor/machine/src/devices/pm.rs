@@ -135,7 +135,9 @@ impl Pm {
     /// When the state will change without an access in a way that the guest is told of.
     pub fn deadline(&self) -> Option<Instant> {
         let awaited = self.0.enable & !self.0.status & TIMER_CARRY != 0;
-        awaited.then(|| instant_of::<TIMER_HZ>((self.0.carries.saturating_add(1)) << (TIMER_BITS - 1)))
+        awaited.then(|| {
+            instant_of::<TIMER_HZ>(self.0.carries.saturating_add(1).saturating_mul(1 << (TIMER_BITS - 1)))
+        })
     }
 
     /// Lets time pass: the timer's highest bit may have changed.

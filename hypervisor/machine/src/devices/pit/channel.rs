@@ -178,12 +178,12 @@ impl State {
             0 | 1 => (elapsed < count).then_some(count),
             2 | 3 => {
                 let group = self.period() * TOGETHER.div_ceil(self.period());
-                Some((elapsed / group + 1) * group)
+                Some((elapsed / group + 1).saturating_mul(group))
             }
             _ => (elapsed <= count).then_some(count + 1),
         }?;
         let edge = self.start.saturating_add(after);
-        Some(self.next.map_or(edge, |(_, at)| edge.min(at.max(self.seen + 1))))
+        Some(self.next.map_or(edge, |(_, at)| edge.min(at.max(self.seen.saturating_add(1)))))
     }
 
     /// Sets mode, access and base.

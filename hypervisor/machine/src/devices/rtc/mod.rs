@@ -154,7 +154,7 @@ impl Rtc {
         let awaited = s.ram[REGISTER_B] & !s.flags;
         let at_second = |second: u64| second.saturating_mul(SECOND).saturating_sub(s.phase);
         let periodic = (awaited & C_PERIODIC != 0).then(|| self.rate()).flatten().map(|shift| {
-            let tick = s.period.saturating_add(1).checked_shl(shift).unwrap_or(u64::MAX);
+            let tick = s.period.saturating_add(1).saturating_mul(1 << shift);
             instant_of::<DIVIDER>(tick).saturating_sub(s.phase)
         });
         let running = !self.stopped();
