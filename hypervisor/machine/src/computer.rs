@@ -3,13 +3,13 @@
 use crate::context::{Context, Instant};
 use crate::cpu::{CpuView, Msrs, Profile};
 use crate::devices::fw_cfg::FwCfg;
-use crate::{cpu, devices, interrupts, pci};
 use crate::devices::{BadState, Diagnostics, Keyboard, Pit, Pm, Rtc, Uart};
 use crate::input::Input;
 use crate::interrupts::Interrupts;
 use crate::pci::{Pci, Signal};
 use crate::ram::{HOLE, Layout};
 use crate::virtio::net::Received;
+use crate::{cpu, devices, interrupts, pci};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -100,6 +100,7 @@ pub struct State {
     pub keyboard: devices::keyboard::State,
     pub diagnostics: devices::diagnostics::State,
     pub fw_cfg: devices::fw_cfg::State,
+    #[serde(with = "crate::virtio::rng::generator")]
     pub random: ChaCha20Rng,
 }
 
@@ -183,7 +184,8 @@ impl Computer {
     /// [`BadState`] of any device.
     pub fn restore(&mut self, state: State) -> Result<(), BadState> {
         let (interrupts, pci) = (Interrupts::restore(state.interrupts)?, Pci::restore(state.pci)?);
-        let msrs = Msrs::restore(self.profile, state.msrs)?;
+        let msrs = Msrs::restore(self.profile, state.msrs)
+            .map_err(|_| BadState("an MSR holds what cannot be written to it"))?;
         let (uart, pit) = (Uart::restore(state.uart)?, Pit::restore(state.pit)?);
         let (rtc, pm) = (Rtc::restore(state.rtc)?, Pm::restore(state.pm)?);
         let keyboard = Keyboard::restore(state.keyboard)?;

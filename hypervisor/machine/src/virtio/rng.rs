@@ -15,7 +15,7 @@ pub const REQUEST: u32 = 4096;
 const COST: usize = 16;
 
 /// A generator as seed, stream and position: the crate's own feature for serde needs a standard library.
-mod generator {
+pub(crate) mod generator {
     use rand_chacha::ChaCha20Rng;
     use rand_chacha::rand_core::SeedableRng;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
