@@ -705,6 +705,30 @@ mod keyboard {
     }
 
     #[test]
+    fn the_controllers_ram_is_read_and_written_and_commands_switch_its_ports() {
+        let mut keyboard = Keyboard::new();
+        keyboard.write(COMMAND, 0x7f, 0);
+        assert_eq!(keyboard.read(COMMAND, 0) & 8, 8, "the last write was a command");
+        keyboard.write(DATA, 0xa5, 0);
+        assert_eq!(keyboard.read(COMMAND, 0) & 8, 0);
+        assert_eq!(ask(&mut keyboard, 0x3f), Some((0xa5, 0)));
+        keyboard.write(COMMAND, 0x60, 0);
+        keyboard.write(DATA, 0x03, 0);
+        for (command, byte) in [(0xa7, 0x23), (0xad, 0x33), (0xa8, 0x13), (0xae, 0x03)] {
+            assert_eq!(ask(&mut keyboard, command), None);
+            assert_eq!(ask(&mut keyboard, 0x20), Some((byte, 0)), "after {command:#x}");
+        }
+        assert_eq!(ask(&mut keyboard, 0xa4), Some((0xf1, 0)), "no password");
+        assert_eq!(ask(&mut keyboard, 0xc0), Some((0x80, 0)), "not locked");
+        assert_eq!(ask(&mut keyboard, 0xe0), Some((0, 0)));
+        // A command takes the place of one that waits for its data.
+        keyboard.write(COMMAND, 0x60, 0);
+        assert_eq!(ask(&mut keyboard, 0xaa), Some((0x55, 0)));
+        keyboard.write(DATA, 0x00, 0);
+        assert_eq!(keyboard.read(DATA, 0), 0xfe, "for the keyboard");
+    }
+
+    #[test]
     fn a20_is_gated_by_two_ports() {
         let mut keyboard = Keyboard::new();
         assert!(keyboard.a20());

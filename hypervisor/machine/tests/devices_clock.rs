@@ -205,6 +205,27 @@ fn a_steady_guest_needs_few_records_and_is_exact() {
 }
 
 #[test]
+fn a_guest_that_stays_slow_gets_even_time_again() {
+    let mut primary = Primary::new(1);
+    primary.pace = NANOSECOND / 5;
+    primary.execute(SECOND);
+    primary.pace = NANOSECOND * 50;
+    primary.execute(SECOND);
+    let steps = |log: &[(u64, Record)]| {
+        let stepped = |record: &&(u64, Record)| matches!(record.1, Record::Correction(it) if it.step != 0);
+        log.iter().filter(stepped).count()
+    };
+    assert!(
+        steps(&primary.log) > 100,
+        "at first the rate stays near the fastest pace, and steps do the rest"
+    );
+    primary.execute(60 * SECOND);
+    let start = primary.log.len();
+    primary.execute(SECOND);
+    assert_eq!(steps(&primary.log[start..]), 0, "the fast time is forgotten");
+}
+
+#[test]
 fn a_stall_of_the_host_is_caught_up_smoothly() {
     for seed in 0..10 {
         let mut primary = Primary::new(seed);

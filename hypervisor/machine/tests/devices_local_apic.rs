@@ -371,6 +371,34 @@ mod local {
         }
 
         #[test]
+        fn an_access_sees_an_expiry_that_nobody_has_told_of() {
+            let mut all = apic();
+            all.write_apic(LVT_TIMER, 0x4_0040, 0);
+            all.write_msr(0x6e0, 2000, 0);
+            assert_eq!(all.read_msr(0x6e0, 2000), Some(0));
+            assert_eq!(all.acknowledge(), Some(0x40));
+            end(&mut all);
+            all.write_msr(0x6e0, 3000, 2000);
+            all.write_msr(0x6e0, 9000, 4000);
+            assert_eq!(all.acknowledge(), Some(0x40), "before it is armed anew");
+            end(&mut all);
+            assert_eq!(all.deadline(), Some(9000));
+            all.write_apic(LVT_TIMER, 0x40, 5000);
+            all.write_apic(DIVIDE, 0xb, 5000);
+            for access in [INITIAL, DIVIDE, LVT_TIMER] {
+                all.write_apic(INITIAL, 10, 6000);
+                let value = if access == LVT_TIMER { 0x40 } else { 0xb };
+                all.write_apic(access, value, 7000);
+                assert_eq!(all.acknowledge(), Some(0x40), "{access:#x}");
+                end(&mut all);
+                all.write_apic(INITIAL, 0, 7000);
+            }
+            all.write_apic(INITIAL, 10, 8000);
+            assert_eq!(all.read_apic(CURRENT, 9000), 0);
+            assert_eq!(all.acknowledge(), Some(0x40));
+        }
+
+        #[test]
         fn a_masked_timer_is_noticed_when_it_is_unmasked_in_time() {
             let mut all = apic();
             all.write_apic(DIVIDE, 0xb, 0);
