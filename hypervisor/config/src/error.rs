@@ -21,6 +21,8 @@ pub struct Error {
 pub enum Problem {
     /// The text is longer than [`crate::limits::TEXT`].
     TooLong,
+    /// Brackets and braces lie deeper within each other than [`crate::limits::NESTING`].
+    TooDeep,
     /// The text is not UTF-8.
     NotUtf8,
     /// The text is not TOML.
@@ -81,6 +83,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong => write!(f, "the configuration is longer than {} bytes", crate::limits::TEXT),
+            Self::TooDeep => f.write_str("this is nested too deeply; nothing here needs it"),
             Self::NotUtf8 => f.write_str("the configuration is not UTF-8 text"),
             Self::Syntax(what) => f.write_str(what),
             Self::Duplicate => f.write_str("this is here twice; keep one"),

@@ -26,6 +26,8 @@ pub use values::{Mac, Memory};
 pub mod limits {
     /// Bytes of a configuration's text.
     pub const TEXT: usize = 64 * 1024;
+    /// Brackets and braces within each other: the TOML parser takes stack for each, and the kernel's stack is small.
+    pub const NESTING: usize = 8;
     /// Bytes of a virtual machine's name.
     pub const NAME: usize = 64;
     /// Bytes of a file's name.

@@ -4,6 +4,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use toml::de::{DeTable, DeValue};
+use toml_parser::Source;
+use toml_parser::lexer::TokenKind;
 
 use crate::config::{Boot, Card, Clock, Config, Console, Cpu, Disk, Medium, Module, Network, RtcStart, Vm};
 use crate::error::{Error, Problem};
@@ -31,6 +33,7 @@ impl Config {
             return Err(Error { line: 1, column: 1, key: String::new(), problem: Problem::TooLong });
         }
         let source = Text(text);
+        check_nesting(source)?;
         let tree = DeTable::parse(text).map_err(|error| syntax(source, &error))?;
         let document = Table::document(source, tree.get_ref(), SECTIONS)?;
         let disks = disks(&document)?;
@@ -56,6 +59,22 @@ impl Config {
         })?;
         Self::parse(text)
     }
+}
+
+/// Refuses what would take the parser too deep into its stack. Strings and comments are single tokens.
+fn check_nesting(text: Text<'_>) -> Result<(), Error> {
+    let mut depth = 0usize;
+    for token in Source::new(text.0).lex() {
+        match token.kind() {
+            TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket => depth += 1,
+            TokenKind::RightSquareBracket | TokenKind::RightCurlyBracket => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > limits::NESTING {
+            return Err(text.error(token.span().start(), String::new(), Problem::TooDeep));
+        }
+    }
+    Ok(())
 }
 
 /// What the TOML parser says, with the key that it means.

@@ -294,8 +294,28 @@ fn limits_hold_at_their_edges() {
     let long = with(&"#".repeat(64 * 1024 + 1 - LEAST.len()));
     assert_eq!(Config::parse(&long).expect_err("too long").problem, Problem::TooLong);
     assert!(Config::parse(&long[..64 * 1024]).is_ok());
-    let deep = format!("x = {}", "[".repeat(60_000));
-    assert!(Config::parse(&deep).is_err(), "nesting ends before the stack does");
+}
+
+#[test]
+fn nothing_takes_the_parser_deep_into_its_stack() {
+    /// The kernel's boot stack has 64 KiB; this is for a build without optimization, whose frames are larger.
+    const STACK: usize = 256 << 10;
+    let nested = |open: &str, times| format!("x = {}", open.repeat(times));
+    let texts = [
+        (nested("[", 60_000), Some((1, 13))),
+        (nested("{a = ", 12_000), Some((1, 45))),
+        (nested("[", 8) + &"]".repeat(8), None),
+        (nested("'[{' # ", 1) + &"[{".repeat(100), None),
+        ("a.".repeat(30_000) + "a = 1", None),
+        (format!("[{}a]", "a.".repeat(30_000)), None),
+    ];
+    for (text, place) in texts {
+        let parse = move || Config::parse(&text).expect_err("no configuration");
+        let error = std::thread::Builder::new().stack_size(STACK).spawn(parse).expect("a thread").join();
+        let error = error.expect("an answer");
+        let deep = (error.problem == Problem::TooDeep).then_some((error.line, error.column));
+        assert_eq!(deep, place, "{error}");
+    }
 }
 
 #[test]
