@@ -7,8 +7,8 @@ use crate::arch::{percpu, reset, serial, time};
 use crate::console::{self, SerialLine};
 use crate::duties::{self, HOST};
 use crate::memory::{self, FRAME, Zone};
+use crate::shell::Shell;
 use crate::shell::system::{Guest, Host};
-use crate::shell::{Shell, Side};
 use crate::{heap, machine_line, network, platform, proof, startup};
 use core::fmt::{self, Write};
 use log::LevelFilter;
@@ -46,11 +46,6 @@ pub fn guest_ends() {
 /// [`Guest`]'s functions.
 pub fn guest_output(bytes: &[u8]) {
     SHELL.lock().guest_output(bytes, &mut SerialLine);
-}
-
-/// Whether what the guest says goes out now.
-pub fn guest_is_attached() -> bool {
-    SHELL.lock().side() == Side::Guest
 }
 
 /// Does what is pending for [`duties::SERIAL`]: takes a bounded number of received bytes, executes commands, gives the

@@ -257,7 +257,7 @@ pub fn timer_once(micros: u64) {
 
 /// As [`timer_once`], for nanoseconds, and without a division: for the way in and out of a guest.
 pub fn timer_once_ns(ns: u64) {
-    let counts = u128::from(ns) * u128::from(COUNTS_PER_NS.load(Ordering::Relaxed)) >> 32;
+    let counts = (u128::from(ns) * u128::from(COUNTS_PER_NS.load(Ordering::Relaxed))) >> 32;
     write(Register::LvtTimer, vector::TIMER.into());
     write(Register::TimerInitial, counts.clamp(1, u32::MAX.into()) as u32);
 }

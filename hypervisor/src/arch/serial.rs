@@ -263,7 +263,7 @@ fn make_room() {
     while_busy(|| {
         if !wait_for(FIFO_EMPTY) {
             // Stuck: what does not get out is dropped, or everybody would wait for it for ever.
-            (0..FIFO).for_each(|_| drop(TRANSMIT.pop()));
+            (0..FIFO).for_each(|_| _ = TRANSMIT.pop());
         }
         refill();
     });

@@ -44,7 +44,7 @@ pub fn uptime() -> (u64, u64) {
 /// Nanoseconds since the kernel's start; 0 before calibration.
 pub fn now_ns() -> u64 {
     let ticks = cpu::tsc().wrapping_sub(START.load(Ordering::Relaxed));
-    (u128::from(ticks) * u128::from(NS_PER_TICK.load(Ordering::Relaxed)) >> 32) as u64
+    ((u128::from(ticks) * u128::from(NS_PER_TICK.load(Ordering::Relaxed))) >> 32) as u64
 }
 
 /// Finds the counter's frequency and uses it from now on. `None`: no source says anything.

@@ -28,6 +28,9 @@ const SERIAL_IRQ: u8 = 4;
 /// How often a card without an interrupt is polled, in nanoseconds.
 const POLL_NS: u64 = 1_000_000;
 
+/// After which time a frame that the guest had no buffer for is offered again, in nanoseconds, unless it is sooner.
+const AGAIN_NS: u64 = 500_000;
+
 /// Microseconds in which a line must be quiet, and in which the card's interrupt must come, in the test of a line.
 const QUIET_MICROS: u64 = 20;
 const TEST_MICROS: u64 = 2_000;
@@ -98,6 +101,8 @@ pub struct Bridge {
     /// [`INTERRUPTS`] at the last poll, and how many polls in a row had an interrupt and no event.
     seen: u64,
     strays: u32,
+    /// The link, as said by [`Self::link_change`] last.
+    told_up: bool,
 }
 
 impl Bridge {
@@ -123,12 +128,20 @@ impl Bridge {
         log::info!("network card {address} is the guest's {guest}, by {way}; link {link}");
         machine_line!("bridge card={address} guest={guest} by=\"{way}\"");
         HOST.raise(duties::NETWORK);
-        Ok(Bridge { port, card, place, way, seen: INTERRUPTS.load(Ordering::Relaxed), strays: 0 })
+        Ok(Bridge {
+            port,
+            card,
+            place,
+            way,
+            seen: INTERRUPTS.load(Ordering::Relaxed),
+            strays: 0,
+            told_up: true,
+        })
     }
 
     /// Hands received frames to `receive`, at most [`super::port::BUDGET`]. By `false` it says that the guest has no buffer:
-    /// the frame stays on the card, and this is to be called again when the guest has some. Returns whether there was
-    /// anything. To be called whenever [`duties::NETWORK`] is pending (take that before).
+    /// the frame stays on the card, and this is to be called again when the guest has some; [`duties::NETWORK`] comes
+    /// after a while anyway. Returns whether there was anything. To be called whenever [`duties::NETWORK`] is pending (take that before).
     pub fn poll(&mut self, receive: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         let before = self.port.handled();
         let left = self.port.poll(receive);
@@ -145,8 +158,11 @@ impl Bridge {
             (_, Way::Message) => {}
             (_, Way::Polled) => {
                 self.port.look_at_link();
-                alarm::set(Alarm::Network, Some(time::now_ns().saturating_add(POLL_NS)));
+                call_again(POLL_NS);
             }
+        }
+        if left == Left::Untaken {
+            call_again(AGAIN_NS);
         }
         busy
     }
@@ -157,9 +173,10 @@ impl Bridge {
         self.port.send(frame)
     }
 
-    /// State of the cable.
-    pub fn link(&self) -> Link {
-        self.port.link()
+    /// Whether the link is up, if that is another than at the last call; at the first, if it is down.
+    pub fn link_change(&mut self) -> Option<bool> {
+        let up = self.port.link() != Link::Down;
+        (core::mem::replace(&mut self.told_up, up) != up).then_some(up)
     }
 
     /// Tells what the bridge has counted, for the shell.
@@ -217,6 +234,12 @@ impl Drop for Bridge {
         PINS[self.place].store(0, Ordering::Relaxed);
         CARDS[self.place].store(0, Ordering::Relaxed);
     }
+}
+
+/// Has the bridges polled after so many nanoseconds, or before.
+fn call_again(after: u64) {
+    let at = time::now_ns().saturating_add(after);
+    alarm::set(Alarm::Network, Some(alarm::deadline(Alarm::Network).map_or(at, |due| due.min(at))));
 }
 
 /// A place for the card, unless it has one.

@@ -160,7 +160,7 @@ impl Board {
         let ahead = self.computer.due().saturating_sub(now).clamp(SHORTEST, LOOK_PERIOD);
         self.alarm = now + ahead;
         // At most LOOK_PERIOD at any frequency below 1000 GHz.
-        let ticks = (u128::from(ahead) * u128::from(self.ticks) >> 32) as u64;
+        let ticks = ((u128::from(ahead) * u128::from(self.ticks)) >> 32) as u64;
         on.arm_preemption_timer(Some(u32::try_from(ticks).unwrap_or(u32::MAX).max(1)));
     }
 
@@ -233,6 +233,9 @@ impl Board {
                 !self.computer.pci.wants_frame(device_number, frame)
                     || self.input(Input::Frame { device: device_number, frame }) != 0
             });
+            if let Some(up) = bridge.link_change() {
+                self.input(Input::Link { device: device_number, up });
+            }
             self.outside.bridges[device] = Some(bridge);
         }
     }

@@ -82,6 +82,7 @@ impl Guest for Desk<'_> {
 
     fn network(&mut self, out: &mut dyn Write) -> fmt::Result {
         let counters = self.board.outside.counters;
-        writeln!(out, "guest: {} frames sent, {} lost", counters.frames, counters.frames_lost)
+        writeln!(out, "guest: {} frames sent, {} lost", counters.frames, counters.frames_lost)?;
+        self.board.outside.bridges.iter_mut().flatten().try_for_each(|bridge| bridge.tell(out))
     }
 }

@@ -14,8 +14,7 @@ pub mod system;
 use commands::Effect;
 use core::fmt::Write;
 use editor::{Editor, Outcome};
-pub use mux::Side;
-use mux::{Input, Mux};
+use mux::{Input, Mux, Side};
 use system::{Guest, Host};
 
 /// The serial line, for text and for the guest's bytes.
@@ -60,7 +59,7 @@ impl Shell {
     }
 
     /// Whose the line is.
-    pub fn side(&self) -> Side {
+    fn side(&self) -> Side {
         self.mux.side()
     }
 
@@ -120,7 +119,11 @@ impl Shell {
 
     fn attach(&mut self, out: &mut dyn Line) {
         let lost = self.mux.lost();
-        say(out, format_args!("\n[guest; {} bytes came meanwhile, {lost} of them lost]\n", self.mux.came()));
+        say(out, format_args!("\n[guest; {} bytes came meanwhile, {lost} of them lost", self.mux.came()));
+        match self.mux.typed_lost() {
+            0 => say(out, format_args!("]\n")),
+            typed => say(out, format_args!("; {typed} typed bytes found no room]\n")),
+        }
         self.mux.attach(out);
     }
 }

@@ -11,9 +11,6 @@ pub const TYPED: usize = 2048;
 /// Bytes of guest output kept while the shell has the line; of more, the newest.
 pub const HELD: usize = 16 * 1024;
 
-/// The escape key unless another is chosen: Ctrl-].
-pub const ESCAPE: u8 = 0x1d;
-
 /// Whose the line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -197,7 +194,7 @@ impl Mux {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shell::tests::Screen;
+    use crate::shell::tests::{ESCAPE, Screen};
     use proptest::prelude::*;
     use std::vec::Vec;
 

@@ -1,6 +1,6 @@
 //! The shell against a made-up host and guest.
 
-use super::mux::{ESCAPE, HELD};
+use super::mux::HELD;
 use super::system::{ExitRow, Order, VmState};
 use super::*;
 use core::fmt;
@@ -8,6 +8,9 @@ use log::LevelFilter;
 use proptest::prelude::*;
 use std::string::String;
 use std::vec::Vec;
+
+/// Ctrl-].
+pub const ESCAPE: u8 = 0x1d;
 
 /// A terminal: everything as text, and the guest's bytes.
 #[derive(Default)]
@@ -175,6 +178,7 @@ fn a_guest_that_does_not_read_holds_nobody_up() {
     bench.guest.as_mut().unwrap().room = 9999;
     bench.types(&[ESCAPE]);
     assert_eq!(bench.guest.as_ref().unwrap().typed.len(), mux::TYPED);
+    assert!(bench.out.text.contains("; 2952 typed bytes found no room]"), "5000 - 2048");
 }
 
 #[test]
