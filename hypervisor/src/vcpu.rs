@@ -309,6 +309,9 @@ fn reflect(on: &mut Active<'_>, event: Event) -> Verdict {
     let first = inject::interrupted_delivery(on.vmcs());
     match inject::combine(first, event) {
         Some(event) => {
+            // With the delivery the shadows end; left, they would have to agree with what is pending (SDM vol. 3C, "Checks on
+            // Guest Non-Register State").
+            on.end_shadows();
             on.inject(event);
             Verdict::Resume
         }

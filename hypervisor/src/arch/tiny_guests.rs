@@ -63,6 +63,8 @@ blobs! {
     time = check_time..check_time_end;
     /// Executes RDTSC as often as ESI says.
     rdtsc = check_rdtsc..check_rdtsc_end;
+    /// Runs blocks of code that the host has made.
+    chaos = check_chaos..check_chaos_end;
     /// Writes and reads CR8.
     cr8 = check_cr8..check_cr8_end;
 }

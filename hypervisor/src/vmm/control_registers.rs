@@ -13,6 +13,9 @@ use vmx::inject::Event;
 /// The bits that LMSW loads: PE, MP, EM, TS. It cannot clear PE.
 const LMSW_BITS: u64 = cr0::PE | cr0::MP | cr0::EM | cr0::TS;
 
+/// Type of a busy 16-bit TSS.
+const BUSY_16_BIT_TSS: u32 = 3;
+
 /// Handles the access.
 pub fn access<M: Machine>(on: &mut Active<'_>, machine: &mut M, access: CrAccess) -> Verdict {
     let result = match access {
@@ -162,6 +165,7 @@ impl Active<'_> {
             cr4: self.visible_cr4(),
             efer: self.vmcs().read(fields::GUEST_EFER),
             code_64: self.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0,
+            task_16: self.vmcs().read(fields::GUEST_TR_ACCESS_RIGHTS) & 15 == BUSY_16_BIT_TSS,
         }
     }
 

@@ -9,6 +9,7 @@ pub mod setup;
 pub mod tables;
 pub mod tiny_guest;
 pub mod trial;
+pub mod trial_chaos;
 pub mod trial_registers;
 pub mod virtual_processor;
 pub mod vm;

@@ -243,6 +243,48 @@ check_pae_db:
     hlt
     guest_end check_rdtsc
 
+# ---------------------------------------------------------------- chaos: blocks of 64 bytes from 20000h on, made by the host
+# 500h counts the blocks, 508h says how many there are. Each starts with the registers that are at 10000h + 32 * its
+# number; whatever exception it ends with, the next one follows.
+    guest check_chaos
+    lgdtl check_chaos_gdtr - check_chaos + 0x8000
+    lidtl check_chaos_idtr - check_chaos + 0x8000
+check_chaos_next:
+    movl $0x10, %eax
+    movl %eax, %ss
+    movl %eax, %ds
+    movl 0x500, %eax
+    incl 0x500
+    cmpl 0x508, %eax
+    jae 1f
+    movl %eax, %ebx
+    shll $6, %ebx
+    addl $0x20000, %ebx
+    movl %ebx, 0x504
+    shll $5, %eax
+    addl $0x10000, %eax
+    movl %eax, %esp
+    popal
+    movl $0x7000, %esp
+    jmpl *0x504
+1:  hlt
+    .balign 8
+check_chaos_gdt:
+    .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+    .quad 0x0000810006000067                      # an available 16-bit TSS at 600h
+check_chaos_gdtr:
+    .word 31
+    .long check_chaos_gdt - check_chaos + 0x8000
+    .balign 8
+check_chaos_idt:
+    .rept 256
+    .word check_chaos_next - check_chaos + 0x8000, 8, 0x8e00, 0
+    .endr
+check_chaos_idtr:
+    .word 256 * 8 - 1
+    .long check_chaos_idt - check_chaos + 0x8000
+    guest_end check_chaos
+
 # ---------------------------------------------------------------- CR8, 64-bit mode
     .code64
     guest check_cr8

@@ -3,8 +3,8 @@
 
 use super::processors;
 use super::tiny_guest::{self, GUESTS, HOSTILE, Hostile, TinyGuest, TinyMachine};
-use super::trial_registers;
 use super::vm::Vm;
+use super::{trial_chaos, trial_registers};
 use crate::arch::apic::{self, Ipi};
 use crate::arch::idt::{self, vector};
 use crate::arch::percpu::{self, PerCpu};
@@ -202,9 +202,10 @@ fn report(what: &str, error: &dyn Display) -> &'static str {
 /// A check of the loop.
 pub type Check = fn(&mut Vm, &mut Active<'_>) -> Result<(), &'static str>;
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("bitmaps", bitmaps),
     ("breakpoint", breakpoint),
+    ("chaos", trial_chaos::chaos),
     ("exit-cost", exit_cost),
     ("host-interrupt", host_interrupt),
     ("host-nmi", host_nmi),

@@ -153,6 +153,11 @@ impl Vcpu {
         self.exits
     }
 
+    /// Counts of the time-stamp counter from exits to the entries after them, by basic reason.
+    pub const fn cycles(&self) -> &[u64; REASON_NAMES.len()] {
+        &self.cycles
+    }
+
     /// Exits by basic reason; names are in [`REASON_NAMES`].
     pub const fn counts(&self) -> &[u64; REASON_NAMES.len()] {
         &self.counts
@@ -178,6 +183,11 @@ impl Drop for Active<'_> {
 }
 
 impl Active<'_> {
+    /// Exits so far.
+    pub const fn exits(&self) -> u64 {
+        self.vcpu.exits
+    }
+
     /// The VMCS, to read.
     #[inline]
     pub const fn vmcs(&self) -> &CurrentVmcs {
@@ -225,13 +235,11 @@ impl Active<'_> {
         &self.vcpu.fpu
     }
 
-    /// Gives the guest a processor of this profile: control-register bits and instructions that it does not have fault. XCR0 and the
-    /// FPU are as after reset.
+    /// Gives the guest a processor of this profile: control-register bits and instructions that it does not have fault. Its
+    /// registers are reset: see [`Active::reset_registers`].
     pub fn set_profile(&mut self, profile: &Profile) {
         self.vcpu.limits = profile.limits();
-        self.vcpu.xcr0 = fpu::XCR0_RESET;
-        self.vcpu.fpu.reset();
-        self.vcpu.fpu.load(self.vcpu.limits.xcr0, self.vcpu.xcr0);
+        self.reset_registers();
         for (control, name) in [(controls::ENABLE_INVPCID, "INVPCID"), (controls::ENABLE_RDTSCP, "RDTSCP")] {
             if control.can_set(&self.vcpu.caps) {
                 self.set(control, profile.has(name));
@@ -249,6 +257,19 @@ impl Active<'_> {
     /// Whether RFLAGS.IF lets interrupts in.
     pub fn interrupts_enabled(&self) -> bool {
         self.vmcs().read(fields::GUEST_RFLAGS) & inject::RFLAGS_IF != 0
+    }
+
+    /// Everything that [`Active::set_state`] does not set is as after a reset: general registers, CR2, debug registers, MSRs that
+    /// the guest uses directly, XCR0 and the FPU's state.
+    pub fn reset_registers(&mut self) {
+        let vcpu = &mut *self.vcpu;
+        vcpu.registers.gpr = [0; 16];
+        vcpu.registers.cr2 = 0;
+        vcpu.guest_msrs = [0; processor::GUEST_MSRS.len()];
+        vcpu.debug = DebugState::default();
+        vcpu.xcr0 = fpu::XCR0_RESET;
+        vcpu.fpu.reset();
+        self.reload_registers();
     }
 
     /// What the guest's profile lets it set.
@@ -297,13 +318,14 @@ impl Active<'_> {
         setup::write_execution(loaded.vmcs_mut(), &pointers);
     }
 
-    /// Sets the whole guest state. The host's bits of CR0 and CR4 are added, and the guest keeps seeing its own.
+    /// Sets the whole guest state; an event that was to be injected is forgotten. The host's bits of CR0 and CR4 are added, and the guest keeps seeing its own.
     pub fn set_state(&mut self, state: &GuestState) {
         let mut real = *state;
         real.cr0 = state.cr0 & !setup::CR0_OWNED | setup::CR0_FORCED;
         real.cr4 = state.cr4 & !self.cr4_owned() | setup::CR4_FORCED;
         let counters = self.vcpu.controls.has(controls::ENTRY_LOAD_PERF_GLOBAL_CTRL);
         real.store(self.vmcs_mut(), counters);
+        self.vmcs_mut().write(fields::ENTRY_INTERRUPTION_INFO, 0);
         self.vmcs_mut().write(fields::CR0_READ_SHADOW, state.cr0);
         self.vmcs_mut().write(fields::CR4_READ_SHADOW, state.cr4);
         self.set(controls::IA32E_MODE_GUEST, state.efer & bits::EFER_LMA != 0);

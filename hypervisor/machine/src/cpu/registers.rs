@@ -89,6 +89,8 @@ pub struct Paging {
     pub efer: u64,
     /// CS.L: with EFER.LMA, the guest runs 64-bit code.
     pub code_64: bool,
+    /// TR has a 16-bit TSS, which long mode does not know.
+    pub task_16: bool,
 }
 
 impl Paging {
@@ -127,7 +129,7 @@ pub const fn write_cr0(old: &Paging, value: u64) -> Result<Change, GeneralProtec
     let bad = value >> 32 != 0
         || value & cr0::PG != 0 && value & cr0::PE == 0
         || value & cr0::NW != 0 && value & cr0::CD == 0
-        || enters_long && (old.cr4 & cr4::PAE == 0 || old.code_64)
+        || enters_long && (old.cr4 & cr4::PAE == 0 || old.code_64 || old.task_16)
         || turns_off && (old.long() && old.code_64 || old.cr4 & cr4::PCIDE != 0);
     if bad {
         return Err(GeneralProtection);
@@ -232,9 +234,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const REAL: Paging = Paging { cr0: 0x10, cr3: 0, cr4: 0, efer: 0, code_64: false };
+    const REAL: Paging = Paging { cr0: 0x10, cr3: 0, cr4: 0, efer: 0, code_64: false, task_16: false };
     const PROTECTED: Paging = Paging { cr0: 0x11, ..REAL };
-    const LONG: Paging = Paging { cr0: 0x8005_0033, cr3: 0x1000, cr4: 0x20, efer: 0xd01, code_64: true };
+    const LONG: Paging =
+        Paging { cr0: 0x8005_0033, cr3: 0x1000, cr4: 0x20, efer: 0xd01, code_64: true, task_16: false };
 
     fn limits(level: usize) -> Limits {
         Profile::all()[level - 2].limits()
@@ -261,6 +264,7 @@ mod tests {
         assert!(change.flush && !change.load_pdptes);
         assert!(write_cr0(&Paging { cr4: 0, ..ready }, 0x8000_0011).is_err(), "without PAE");
         assert!(write_cr0(&Paging { code_64: true, ..ready }, 0x8000_0011).is_err(), "with CS.L");
+        assert!(write_cr0(&Paging { task_16: true, ..ready }, 0x8000_0011).is_err(), "with a 16-bit TSS");
         assert!(write_cr0(&LONG, 0x11).is_err(), "64-bit code cannot leave");
         let compatible = Paging { code_64: false, ..LONG };
         assert_eq!(write_cr0(&compatible, 0x11).unwrap().paging.efer, 0x901);
