@@ -522,6 +522,13 @@ mod rtc {
         }
         set(&mut rtc, 0x0a, 0x20, 0);
         assert_eq!(rtc.deadline(), None, "rate 0 is none");
+        set(&mut rtc, 0x0a, 0x2f, 0);
+        set(&mut rtc, 0x0a, 0x26, SECOND);
+        assert_eq!(
+            get(&mut rtc, 0x0c, SECOND) & 0x50,
+            0x50,
+            "what came before a change of the rate is not lost"
+        );
     }
 
     #[test]
@@ -626,6 +633,10 @@ mod pm {
         assert_eq!(word(&mut pm, 0, 0), 0x100);
         pm.write(3, 0xff, 0);
         assert_eq!(word(&mut pm, 2, 0), 0x700, "events that exist");
+        pm.write(2, 0x21, 0);
+        assert_eq!(word(&mut pm, 2, 0), 0x721, "each byte by itself");
+        pm.write(2, 0, 0);
+        assert_eq!(word(&mut pm, 2, 0), 0x700);
         assert!(pm.irq());
         pm.write(0, 0xff, 0);
         assert!(pm.irq(), "another byte");
@@ -660,9 +671,11 @@ mod pm {
         assert_eq!((pm.timer(at - 1), pm.timer(at)), (0x7fff_ffff, 0x8000_0000));
         pm.advance(at - 1);
         assert!(!pm.irq());
+        pm.power_button();
         pm.advance(at);
         assert!(pm.irq());
         assert_eq!(pm.deadline(), None);
+        assert_eq!(word(&mut pm, 0, at), 0x101, "one event does not hide another");
         pm.write(0, 0x01, at);
         assert!(!pm.irq());
         assert_eq!(pm.deadline().map(|at| pm.timer(at)), Some(0));

@@ -314,6 +314,11 @@ mod local {
                 assert_eq!(all.acknowledge(), Some(0x40));
                 end(&mut all);
             }
+            // Exactly one period late: both are over.
+            all.advance(101 * 1_000_000);
+            assert_eq!(all.acknowledge(), Some(0x40));
+            end(&mut all);
+            assert_eq!(all.deadline(), Some(102 * 1_000_000));
             all.advance(3_600_000_300_000);
             assert_eq!(all.acknowledge(), Some(0x40));
             end(&mut all);
