@@ -516,3 +516,27 @@ fn selectors_are_stored_and_cache_lines_are_only_checked() {
         assert_eq!(m.bus.log, []);
     }
 }
+
+#[test]
+fn absolute_addresses_are_as_wide_as_addresses() {
+    let whole = [&[0xa1_u8][..], &(DEVICE + 4).to_le_bytes()].concat();
+    // mov eax, [moffs64]; addr32; 32-bit code; addr16 there; 16-bit code (AX)
+    for (cpu, code, length) in [
+        (Registers::long(0), &whole[..], 4),
+        (Registers::long(0), &[0x67, 0xa1, 4, 0xe0, 0, 0], 4),
+        (Registers::protected(0), &[0xa1, 4, 0xe0, 0, 0], 4),
+        (Registers::protected(0), &[0x67, 0xa1, 4, 0xe0], 4),
+        (Registers::real(), &[0xa1, 4, 0xe0], 2),
+    ] {
+        let mut m = Machine::new(cpu, code);
+        assert_eq!(m.step(), DONE, "{code:02x?}");
+        assert_eq!(m.bus.log, [Access::Read(DEVICE + 4, length)]);
+        assert_eq!(m.cpu.gpr[gpr::RAX], device_value(DEVICE + 4, length));
+        assert_eq!(m.cpu.rip, CODE + code.len() as u64);
+    }
+    // mov [rip+...], eax
+    let displacement = (DEVICE - CODE - 6) as u32;
+    let mut m = Machine::long(&[&[0x89, 0x05][..], &displacement.to_le_bytes()].concat());
+    assert_eq!(m.step(), DONE);
+    assert_eq!(m.bus.log, [Access::Write(DEVICE, vec![0; 4])]);
+}

@@ -70,6 +70,8 @@ pub struct Paging {
     pdptes: [u64; 4],
     /// Address bits that no physical address has.
     beyond: u64,
+    /// What is reserved in every entry.
+    always_reserved: u64,
     page_size_extension: bool,
     gigabyte_pages: bool,
     write_protect: bool,
@@ -137,16 +139,24 @@ impl Paging {
             () => Kind::Legacy,
         };
         let pdptes = if kind == Kind::Pae { [0, 1, 2, 3].map(|n| cpu.pdpte(n)) } else { [0; 4] };
-        let bits = cpu.physical_bits().clamp(32, 52);
+        let beyond = ADDRESS & (u64::MAX << cpu.physical_bits().clamp(32, 52));
+        let no_execute = efer & EFER_NXE != 0 && kind != Kind::Legacy;
+        let wide = beyond | if no_execute { 0 } else { NO_EXECUTE };
         Self {
+            always_reserved: match kind {
+                Kind::None | Kind::Legacy => 0,
+                // With PAE paging, bits 62:52 as well.
+                Kind::Pae => wide | 0x7ff << 52,
+                Kind::FourLevel => wide,
+            },
             kind,
             cr3: cpu.cr3(),
             pdptes,
-            beyond: ADDRESS & (u64::MAX << bits),
+            beyond,
             page_size_extension: cr4 & CR4_PSE != 0,
             gigabyte_pages: cpu.gigabyte_pages(),
             write_protect: cr0 & CR0_WP != 0,
-            no_execute: efer & EFER_NXE != 0 && kind != Kind::Legacy,
+            no_execute,
             smep: cr4 & CR4_SMEP != 0,
             smap: cr4 & CR4_SMAP != 0 && cpu.rflags() & RFLAGS_AC == 0,
             user: cpu.cpl() == 3,
@@ -167,37 +177,44 @@ impl Paging {
     ) -> Result<Page, NoPage> {
         match self.kind {
             Kind::None => Ok(Page { physical: linear & 0xffff_ffff, dirty: None }),
-            Kind::Legacy => self.walk(bus, linear, purpose, self.cr3 & 0xffff_f000, Shape::LEGACY),
-            Kind::FourLevel => self.walk(bus, linear, purpose, self.cr3 & ADDRESS, Shape::FOUR_LEVEL),
+            Kind::Legacy => self.walk::<B, false, 2>(bus, linear, purpose, self.cr3 & 0xffff_f000),
+            Kind::FourLevel => self.walk::<B, true, 4>(bus, linear, purpose, self.cr3 & ADDRESS),
             Kind::Pae => {
                 let entry = self.pdptes[(linear >> 30 & 3) as usize];
                 if entry & PRESENT == 0 {
                     return Err(NoPage::Fault(self.error(purpose, 0)));
                 }
-                self.walk(bus, linear, purpose, entry & ADDRESS, Shape::PAE)
+                self.walk::<B, true, 2>(bus, linear, purpose, entry & ADDRESS)
             }
         }
     }
 
-    fn walk<B: Bus + ?Sized>(
+    /// Walks tables of 512 wide or 1024 narrow entries, so many levels of them.
+    fn walk<B: Bus + ?Sized, const WIDE: bool, const LEVELS: u32>(
         &self,
         bus: &mut B,
         linear: u64,
         purpose: Purpose,
         root: u64,
-        shape: Shape,
     ) -> Result<Page, NoPage> {
         let mut walked = Walked { entries: [0; 4], count: 0, stale: 0, all: u64::MAX, any: 0 };
-        let (mut table, mut shift) = (root, shape.first);
-        loop {
-            let index = linear >> shift & ((1 << shape.index_bits) - 1);
-            let address = table | index << shape.entry_log2;
-            let entry = shape.read(bus, address)?;
+        let mut table = root;
+        for level in (0..LEVELS).rev() {
+            // Constants, as the loop is unrolled.
+            let shift = 12 + level * if WIDE { 9 } else { 10 };
+            let address = if WIDE {
+                table | (linear >> shift & 0x1ff) << 3
+            } else {
+                table | (linear >> shift & 0x3ff) << 2
+            };
+            let entry = read_entry::<B, WIDE>(bus, address)?;
             if entry & PRESENT == 0 {
                 return Err(NoPage::Fault(self.error(purpose, 0)));
             }
-            let leaf = shift == 12 || entry & LARGE != 0 && self.may_be_large(shift);
-            if entry & self.reserved(shift, leaf) != 0 {
+            let large = level != 0 && entry & LARGE != 0;
+            let leaf = level == 0 || large && self.may_be_large(shift);
+            let reserved = if large { self.reserved(shift, leaf) } else { self.always_reserved };
+            if entry & reserved != 0 {
                 return Err(NoPage::Fault(self.error(purpose, error::PRESENT | error::RESERVED)));
             }
             walked.add(address, entry);
@@ -205,8 +222,9 @@ impl Paging {
                 return self.finish(bus, linear, purpose, entry, shift, &walked);
             }
             table = entry & ADDRESS;
-            shift -= shape.index_bits;
         }
+        // Level 0 is always a leaf.
+        Err(NoPage::Fault(self.error(purpose, 0)))
     }
 
     /// Whether an entry that translates bits from this one on may map a page.
@@ -219,22 +237,18 @@ impl Paging {
         }
     }
 
-    /// The reserved bits of an entry (SDM vol. 3A, 4.3 to 4.5).
+    /// The reserved bits of an entry with PS set (SDM vol. 3A, 4.3 to 4.5).
     const fn reserved(&self, shift: u32, leaf: bool) -> u64 {
-        let wide = self.beyond | if self.no_execute { 0 } else { NO_EXECUTE };
-        match (self.kind, shift, leaf) {
-            // A 4-MByte page: bit 21, and of bits 39:32 of the address, which are 20:13 here, those beyond MAXPHYADDR.
-            (Kind::Legacy, 22, true) => 1 << 21 | self.beyond >> 19 & 0x1f_e000,
-            (Kind::Legacy, ..) => 0,
-            // With PAE paging, bits 62:52 as well.
-            (Kind::Pae, 21, true) => wide | 0x7ff << 52 | 0x1f_e000,
-            (Kind::Pae, ..) => wide | 0x7ff << 52,
-            (_, 21, true) => wide | 0x1f_e000,
-            (_, 30, true) => wide | 0x3fff_e000,
-            // PS is reserved where no page can be.
-            (_, 39, _) | (_, 30, false) => wide | LARGE,
-            _ => wide,
-        }
+        self.always_reserved
+            | match (self.kind, shift, leaf) {
+                // A 4-MByte page: bit 21, and of bits 39:32 of the address, which are 20:13, those beyond MAXPHYADDR.
+                (Kind::Legacy, 22, true) => 1 << 21 | self.beyond >> 19 & 0x1f_e000,
+                (Kind::Legacy, ..) => 0,
+                (_, 21, true) => 0x1f_e000,
+                (_, 30, true) => 0x3fff_e000,
+                // PS is reserved where no page can be.
+                _ => LARGE,
+            }
     }
 
     fn finish<B: Bus + ?Sized>(
@@ -302,28 +316,15 @@ impl Paging {
     }
 }
 
-/// How deep and wide the tables of a paging mode are.
-#[derive(Clone, Copy)]
-struct Shape {
-    /// The lowest address bit that the first table translates.
-    first: u32,
-    index_bits: u32,
-    entry_log2: u32,
-}
-
-impl Shape {
-    const LEGACY: Self = Self { first: 22, index_bits: 10, entry_log2: 2 };
-    const PAE: Self = Self { first: 21, index_bits: 9, entry_log2: 3 };
-    const FOUR_LEVEL: Self = Self { first: 39, index_bits: 9, entry_log2: 3 };
-
-    fn read<B: Bus + ?Sized>(self, bus: &mut B, address: u64) -> Result<u64, BusError> {
+fn read_entry<B: Bus + ?Sized, const WIDE: bool>(bus: &mut B, address: u64) -> Result<u64, BusError> {
+    if WIDE {
         let mut bytes = [0; 8];
-        match self.entry_log2 {
-            2 => bus.read(address, &mut bytes[..4])?,
-            _ => bus.read(address, &mut bytes)?,
-        }
-        Ok(u64::from_le_bytes(bytes))
+        bus.read(address, &mut bytes)?;
+        return Ok(u64::from_le_bytes(bytes));
     }
+    let mut bytes = [0; 4];
+    bus.read(address, &mut bytes)?;
+    Ok(u32::from_le_bytes(bytes).into())
 }
 
 /// The entries that a translation used.
