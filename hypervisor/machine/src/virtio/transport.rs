@@ -246,11 +246,11 @@ impl Transport {
             return Events::NONE;
         }
         let mut events = Events::NONE;
-        for index in 0..model.queues() {
-            if self.kicked & 1 << index == 0 {
-                continue;
-            }
-            self.kicked &= !(1 << index);
+        // What is put off meanwhile is put into `kicked` again.
+        let mut left = core::mem::take(&mut self.kicked);
+        while left != 0 {
+            let index = left.trailing_zeros() as usize;
+            left &= left - 1;
             match self.serve_queue(index, model, ctx, buffers) {
                 Ok(more) => events = events.and(more),
                 Err(Broken) => return events.and(self.break_down()),
