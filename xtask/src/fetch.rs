@@ -31,6 +31,11 @@ pub fn sha256(file: &Path) -> Result<String> {
     }
 }
 
+/// The SHA-256 of bytes, as lower-case hexadecimal digits.
+pub fn sha256_of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 /// Bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

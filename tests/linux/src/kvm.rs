@@ -25,7 +25,7 @@ struct Program {
 }
 
 /// `mov r32, rounds` (16-bit code): opcode of the register.
-fn load(opcode: u8, rounds: u32) -> Vec<u8> {
+pub fn load(opcode: u8, rounds: u32) -> Vec<u8> {
     [&[0x66, opcode][..], &rounds.to_le_bytes()].concat()
 }
 
@@ -50,8 +50,8 @@ fn programs() -> Vec<Program> {
     ]
 }
 
-/// All checks.
-pub fn run(report: &mut Report) {
+/// Inserts KVM's modules, where they are not built in.
+pub fn insert_modules() {
     for module in MODULES {
         let path = format!("/modules/{module}.ko");
         if Path::new(&path).exists()
@@ -60,6 +60,11 @@ pub fn run(report: &mut Report) {
             println!("@@ fact module={module} error={error}");
         }
     }
+}
+
+/// All checks.
+pub fn run(report: &mut Report) {
+    insert_modules();
     for program in programs() {
         for (kind, event, want) in [
             ("instructions", INSTRUCTIONS, program.instructions),
@@ -95,7 +100,7 @@ fn in_the_guest(report: &mut Report, program: &Program, event: Event) -> (u64, u
 }
 
 /// Runs to the HLT; the number of exits by I/O.
-fn to_the_end(vm: &mut Machine) -> u64 {
+pub fn to_the_end(vm: &mut Machine) -> u64 {
     let mut outs = 0;
     loop {
         match vm.run().expect("KVM_RUN") {

@@ -4,6 +4,7 @@
 //! `unsafe` is in `sys`.
 #![deny(unsafe_code)]
 
+mod cost;
 mod counter;
 mod host;
 mod kvm;
@@ -34,6 +35,9 @@ fn main() {
     }
     if only("kvm") {
         kvm::run(&mut report);
+    }
+    if command_line.split_whitespace().any(|word| word == "cost=1") {
+        cost::run(&mut report);
     }
     sys::machine::exit(report.finish());
 }

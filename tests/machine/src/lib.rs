@@ -10,6 +10,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use xtask::emulator::{Boot, Cdrom, Disk, Exit, Knobs, Machine, Nic, NicMode, Outcome, Running, Serial};
+pub use xtask::payload::Payload;
+pub use xtask::vm::host::Host;
+pub use xtask::vm::outside::Outside;
+pub use xtask::vm::{Description, DiskSource, Start};
 use xtask::{guests, verbs};
 
 /// A machine that has not ended by then hangs, also on a busy host.
@@ -71,4 +75,46 @@ pub fn passes_on(machine: &Machine) -> Outcome {
         panic!("{error:#}");
     }
     outcome
+}
+
+/// The virtual machine of a payload, with these words on its kernel's command line.
+pub fn payload(payload: Payload, words: &str) -> Description {
+    payload.describe(words).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// An unattended emulated host, for the running test; the boot proof is other tests' business.
+pub fn host() -> Host {
+    let host = Host::new(&test_name(), kernel());
+    Host { words: format!("{} proof=off", host.words), limit: LIMIT * 3, ..host }
+}
+
+/// Runs a virtual machine on this host until it switches itself off; what the world outside says of it. The guest must have
+/// come to its end, and the hypervisor must have stopped it for that reason.
+pub fn runs_to_its_end(description: &Description, host: &Host) -> (Outcome, String) {
+    let vm = description.vm().unwrap_or_else(|error| panic!("{error:#}"));
+    let (outcome, told) = host.run(&vm).unwrap_or_else(|error| panic!("{error:#}"));
+    if let Err(error) = outcome.expect(&Exit::Success) {
+        panic!("{error:#}");
+    }
+    let stopped: Vec<&str> = outcome.facts("vm").filter(|fact| fact.starts_with("event=stopped ")).collect();
+    assert_eq!(stopped.len(), 1, "{}", outcome.last_words());
+    assert!(stopped[0].contains(" reason=power-off "), "{}", stopped[0]);
+    assert!(!outcome.console.contains("Kernel panic"), "{}", outcome.last_words());
+    (outcome, told.join(" "))
+}
+
+/// What the guest has printed between `@@ START load` and `@@ END load`.
+pub fn load_output<'a>(outcome: &'a Outcome, load: &str) -> Vec<&'a str> {
+    let mut lines = outcome.console.lines().map(str::trim);
+    let (start, end) = (format!("@@ START {load} "), format!("@@ END {load} "));
+    assert!(lines.any(|line| line.starts_with(&start)), "no {start}in:\n{}", outcome.last_words());
+    let output: Vec<&str> = lines.clone().take_while(|line| !line.starts_with(&end)).collect();
+    assert!(lines.any(|line| line.starts_with(&end)), "no {end}in:\n{}", outcome.last_words());
+    output
+}
+
+/// The number behind `key=` in words.
+pub fn number(words: &str, key: &str) -> f64 {
+    let value = words.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {key}= in: {words}"))
 }

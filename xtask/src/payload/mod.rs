@@ -10,6 +10,7 @@ use crate::linux::{self, Flavour};
 use crate::paths;
 use crate::vm::{Description, Start};
 
+pub mod tiny;
 pub mod workload;
 
 /// A guest that is ready to run.

@@ -63,3 +63,12 @@ pub fn exit(code: u32) -> ! {
     }
     std::process::exit(1)
 }
+
+/// The time-stamp counter, behind all instructions before it.
+pub fn time_stamp() -> u64 {
+    // SAFETY: two instructions without operands, which every 64-bit processor has.
+    unsafe {
+        std::arch::x86_64::_mm_lfence();
+        std::arch::x86_64::_rdtsc()
+    }
+}

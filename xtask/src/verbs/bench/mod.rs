@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
+pub mod boot;
 pub mod emulator;
+pub mod exits;
 
 /// Measure, each figure against a peer in the same run.
 ///
@@ -19,6 +21,8 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    Boot(boot::Args),
+    Exits(exits::Args),
     Emulator(emulator::Args),
 }
 
@@ -28,6 +32,8 @@ enum Bench {
 /// When the benchmark cannot be run; a missed goal is the exit status.
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.bench {
+        Bench::Boot(args) => boot::run(args),
+        Bench::Exits(args) => exits::run(args),
         Bench::Emulator(args) => emulator::run(args),
     }
 }
