@@ -108,6 +108,9 @@ mod uart {
             uart.read(DATA, at);
         }
         assert_eq!(uart.deadline(), None, "nothing waits");
+        uart.receive(&[1], at);
+        let at = uart.deadline().expect("a byte waits");
+        assert_eq!(uart.read(IIR, at), 0xcc, "an access sees what nobody has told of");
     }
 
     #[test]

@@ -137,7 +137,8 @@ impl Primary {
     /// Executes for so much real time, in slices that end with an exit.
     fn execute(&mut self, mut nanoseconds: u64) {
         while nanoseconds != 0 {
-            let slice = (50_000 + self.below(950_000)).min(nanoseconds);
+            // An exit comes at the latest when the preemption timer asks for a look at the clock.
+            let slice = (50_000 + self.below(3_950_000)).min(nanoseconds);
             nanoseconds -= slice;
             self.real += slice;
             self.count += (u128::from(slice) << 32).div_ceil(u128::from(self.pace)) as u64;

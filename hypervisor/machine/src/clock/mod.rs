@@ -105,8 +105,8 @@ impl VirtualClock {
 
     /// The primary only, at an exit, with the nanoseconds of real time that the guest should have seen since its power-on: the
     /// record, if one is due, that brings virtual time back to it. The caller logs it and gives it to
-    /// [`apply`](Self::apply), as the backup does. Call it at least every millisecond while the guest runs; calls that come sooner
-    /// cost a comparison.
+    /// [`apply`](Self::apply), as the backup does. Call it every few milliseconds while the guest runs; calls that come sooner
+    /// than half a millisecond after the last cost a comparison.
     #[inline]
     pub fn correct(&mut self, count: u64, real: u64) -> Option<Correction> {
         if !self.steering.due(real) {

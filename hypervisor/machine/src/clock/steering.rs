@@ -18,13 +18,13 @@ const GENTLE: u64 = 64_000_000;
 /// From this error on steps help (behind), or the clock is at its slowest (ahead), nanoseconds.
 const HORIZON: u64 = 2_000_000;
 /// A rate is at most this many times the fastest pace seen lately.
-const SPREAD: u64 = 16;
+const SPREAD: u64 = 8;
 /// A shorter time of execution measures no pace, nanoseconds.
 const MEASURABLE: u64 = 200_000;
 /// A longer time between two looks was a stall of the host and measures no pace, nanoseconds.
 const STALL: u64 = 50_000_000;
-/// The fastest pace is forgotten by 1/this with each measurement.
-const FORGET: u64 = 16_384;
+/// The fastest pace is forgotten in about this time, nanoseconds.
+const MEMORY: u64 = 8_000_000_000;
 /// The fastest pace that is reckoned with before anything is measured: 4 counts per nanosecond.
 const GUESS: u64 = NANOSECOND / 4;
 
@@ -102,11 +102,14 @@ impl Steering {
         let pace = (busy << 32).checked_div(counts).unwrap_or(MAX_RATE).clamp(MIN_RATE, MAX_RATE);
         self.pace = match self.pace {
             0 => pace,
+            old if pace < old / 2 => pace,
             // Faster is believed sooner than slower: a clock that is ahead is worse than one that is behind.
             old if pace < old => old - (old - pace) / 2,
             old => old + (pace - old) / 4,
         };
-        self.fastest = (self.fastest + self.fastest / FORGET).min(pace).min(MAX_RATE);
+        // A rate is below 2^42 and an unstalled time below 2^26: no product overflows.
+        let forgotten = self.fastest / 1024 * elapsed / (MEMORY / 1024);
+        self.fastest = (self.fastest + forgotten).min(pace).min(MAX_RATE);
     }
 
     fn wanted_rate(&self, now: u64, real: u64) -> u64 {
