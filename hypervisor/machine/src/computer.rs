@@ -253,6 +253,13 @@ impl Computer {
         self.random.next_u64()
     }
 
+    /// The next 256 bits of it: a seed for a generator of the guest's own.
+    pub fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.random.fill_bytes(&mut seed);
+        seed
+    }
+
     /// The guest's time-stamp counter.
     #[inline]
     pub fn time_stamp(&self, now: Instant) -> u64 {

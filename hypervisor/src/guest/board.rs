@@ -184,12 +184,17 @@ impl Board {
         self.window = self.nmi_due || more;
     }
 
-    /// HLT: waits in real time until something comes that the processor takes.
+    /// HLT: waits in real time until something comes that the processor takes. If the loop is to stop before that, the
+    /// instruction is executed again afterwards: a guest never leaves HLT without a cause of its own.
     fn wait(&mut self, on: &mut Active<'_>) -> Verdict {
         loop {
             self.advance();
-            if self.wakes(on) || self.stop.is_some() || self.outside.power.is_some() {
+            if self.wakes(on) {
+                self.time.charge();
                 return Verdict::Skip;
+            }
+            if self.stop.is_some() || self.outside.power.is_some() {
+                return Verdict::Resume;
             }
             let due = self.computer.due();
             if duties::pending() & (duties::SERIAL | duties::NETWORK) == 0 {
@@ -329,7 +334,6 @@ impl Machine for Board {
     }
 
     fn halted(&mut self, on: &mut Active<'_>) -> Verdict {
-        self.time.charge();
         self.wait(on)
     }
 

@@ -233,7 +233,8 @@ impl Plan {
     pub fn power_on(&self, board: &mut Board, on: &mut Active<'_>) -> Result<(), BuildError> {
         board.computer = self.computer();
         board.computer.reset_clocks(board.time.now());
-        let start = self.load(&mut Ram::new(board.vm.memory_mut()))?;
+        let seed = board.computer.seed();
+        let start = self.load(&mut Ram::new(board.vm.memory_mut()), seed)?;
         let signature = self.profile.cpuid(1, 0, Default::default())[0];
         let (state, general) = first_state::of(&start, signature);
         on.set_profile(self.profile);
@@ -244,7 +245,8 @@ impl Plan {
         Ok(())
     }
 
-    fn load(&self, ram: &mut Ram<'_>) -> Result<Start, LoadError> {
+    /// `seed` is for the kernel's own random generator.
+    fn load(&self, ram: &mut Ram<'_>, seed: [u8; 32]) -> Result<Start, LoadError> {
         let file = |role| self.file(role).unwrap_or_default();
         let board = self.board();
         match &self.config.boot {
@@ -265,7 +267,7 @@ impl Plan {
                     initrd: initrd.as_ref().map(|_| file(vm_config::Role::Initrd)),
                     command_line,
                     modules: &modules,
-                    seed: Some(self.seed),
+                    seed: Some(seed),
                 };
                 load::load(ram, &Software::Kernel(kernel), &board)
             }
@@ -282,6 +284,8 @@ pub fn build(plan: Plan, exact: bool) -> Result<Guest, BuildError> {
     plan.profile.check(cpu::cpuid)?;
     let mut vm = Vm::new(plan.config.vm.memory.bytes, caps.ept_vpid)?;
     if let Some(rom) = plan.file(vm_config::Role::Firmware) {
+        // The loader knows best what is wrong with an image.
+        plan.load(&mut Ram::new(vm.memory_mut()), [0; 32])?;
         vm.set_rom(rom)?;
     }
     let vcpu = Vcpu::new(&vm, caps)?;

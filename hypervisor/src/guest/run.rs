@@ -161,7 +161,9 @@ fn say_end(guest: &Guest, why: &str) {
         strays.memory,
         strays.msrs
     );
-    for (number, count) in guest.vcpu.counts().iter().enumerate().filter(|(_, count)| **count != 0) {
-        machine_line!("vm-exits reason=\"{}\" count={count}", vmx::exit::reason_name(number as u16));
+    let rows = guest.vcpu.counts().iter().zip(guest.vcpu.cycles()).enumerate();
+    for (number, (count, cycles)) in rows.filter(|(_, (count, _))| **count != 0) {
+        let reason = vmx::exit::reason_name(number as u16);
+        machine_line!("vm-exits reason={reason} count={count} cycles={cycles}");
     }
 }

@@ -474,11 +474,16 @@ impl Active<'_> {
     /// The next entry delivers something already: an event put back or reflected, or a pending debug exception.
     #[inline]
     pub fn delivery_is_due(&self) -> bool {
-        const VALID: u32 = 1 << 31;
         /// "BS" and "enabled breakpoint" (SDM vol. 3C, "Pending Debug Exceptions").
         const PENDING: u64 = 1 << 14 | 1 << 12;
+        self.event_is_due() || self.vmcs().read(fields::GUEST_PENDING_DEBUG) & PENDING != 0
+    }
+
+    /// The next entry delivers an event: one put back, because this exit has interrupted its delivery, or one injected.
+    #[inline]
+    pub fn event_is_due(&self) -> bool {
+        const VALID: u32 = 1 << 31;
         self.vmcs().read(fields::ENTRY_INTERRUPTION_INFO) & VALID != 0
-            || self.vmcs().read(fields::GUEST_PENDING_DEBUG) & PENDING != 0
     }
 
     /// Has the next entry deliver an interrupt; [`Active::can_take_interrupt`] has said that it may. RF ends: it is whatever the
