@@ -540,3 +540,38 @@ fn absolute_addresses_are_as_wide_as_addresses() {
     assert_eq!(m.step(), DONE);
     assert_eq!(m.bus.log, [Access::Write(DEVICE, vec![0; 4])]);
 }
+
+#[test]
+fn a_write_over_two_pages_is_whole_or_not_at_all() {
+    const PRESENT: u64 = 7;
+    const ACCESSED: u64 = 1 << 5;
+    const DIRTY: u64 = 1 << 6;
+    let entry = |page: u64| 0xb000 + page * 8;
+    for second_present in [true, false] {
+        // mov [rbx], rax
+        let mut m = Machine::long(&[0x48, 0x89, 0x03]).set(gpr::RBX, 0x4ffd).set(gpr::RAX, u64::MAX);
+        for (table, next) in [(0x8000, 0x9000_u64), (0x9000, 0xa000), (0xa000, 0xb000)] {
+            m.bus.poke(table, &(next | PRESENT).to_le_bytes());
+        }
+        for (page, physical) in [(1, 0x1000_u64), (4, 0x6000), (5, 0x2000)] {
+            let present = if page == 5 && !second_present { 0 } else { PRESENT };
+            m.bus.poke(entry(page), &(physical | present).to_le_bytes());
+        }
+        (m.cpu.cr0, m.cpu.cr4, m.cpu.cr3) = (m.cpu.cr0 | CR0_PG, CR4_PAE, 0x8000);
+        let (before, outcome) = (m.cpu.clone(), m.step());
+        let used = |page| m.bus.peek_u64(entry(page)) & (ACCESSED | DIRTY);
+        if second_present {
+            assert_eq!(outcome, DONE);
+            assert_eq!(
+                (m.bus.peek(0x6ffd, 3), m.bus.peek(0x2000, 6)),
+                (&[0xff; 3][..], &[255, 255, 255, 255, 255, 0][..])
+            );
+            assert_eq!((used(4), used(5)), (ACCESSED | DIRTY, ACCESSED | DIRTY));
+        } else {
+            let missing = Exception { vector: 14, error: Some(2), cr2: Some(0x5000) };
+            assert_eq!(outcome, Outcome::Fault(missing));
+            assert_eq!((m.bus.peek(0x6ffd, 3), &m.cpu), (&[0; 3][..], &before));
+            assert_eq!((used(4), used(5)), (ACCESSED, 0), "translated, but not written");
+        }
+    }
+}
