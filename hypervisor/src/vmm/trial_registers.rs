@@ -7,10 +7,11 @@ use super::vm::Vm;
 use crate::arch::{fpu, tiny_guests, vmx as processor};
 use crate::vcpu::{self, Active, Stop};
 use machine::cpu::Profile;
+use vmx::exit::Exit;
 use vmx::guest_state::GuestState;
 
 /// The checks, by name.
-pub const CHECKS: [(&str, Check); 10] = [
+pub const CHECKS: [(&str, Check); 11] = [
     ("xsetbv", xsetbv),
     ("cr4", cr4),
     ("debug-registers", debug_registers),
@@ -21,6 +22,7 @@ pub const CHECKS: [(&str, Check); 10] = [
     ("cr8", cr8),
     ("random", random),
     ("clock", clock),
+    ("preemption-timer", preemption_timer),
 ];
 
 /// What a long-mode guest's page tables are at: PML4, PDPT, page directory of one identity page of 2 MBytes.
@@ -187,4 +189,22 @@ fn clock(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
     run(vm, on, tiny_guests::time())?;
     expect(word(vm, 0x600) == 1 && word(vm, 0x604) == 2, "not the machine's clock")?;
     expect(word(vm, 0x608) == 0x77, "not the guest's TSC_AUX")
+}
+
+/// An armed preemption timer runs on over exits, and is up in the end.
+fn preemption_timer(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
+    const TICKS: u32 = 2000;
+    const RSI: usize = 6;
+    prepare(vm, on, tiny_guests::cpuid());
+    on.registers_mut().gpr[RSI] = u64::from(TICKS);
+    on.arm_preemption_timer(Some(TICKS));
+    let mut left = TICKS;
+    while on.enter() == Ok(Exit::Cpuid) {
+        expect(on.preemption_timer_left() <= left, "the timer began again after an exit")?;
+        left = on.preemption_timer_left();
+        on.skip_instruction();
+    }
+    expect(left < TICKS / 2, "the timer has not run while the guest did")?;
+    expect(on.preemption_timer_left() == 0, "the timer is not up")?;
+    expect(on.registers().gpr[RSI] > 0, "the guest has ended before the timer was up")
 }

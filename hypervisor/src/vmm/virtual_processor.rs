@@ -19,7 +19,7 @@ use vmx::errors::VmFail;
 use vmx::exit::{Exit, REASON_NAMES, Reason};
 use vmx::fields::{self, VmcsRead, VmcsWrite};
 use vmx::guest_state::{self, BrokenRule, Context, GuestState, bits};
-use vmx::inject::{self, Activity, Event, Interruptibility, Readiness};
+use vmx::inject::{self, Event, Interruptibility, Readiness};
 use vmx::instructions::CurrentVmcs;
 use vmx::msr_bitmap::{self, Intercept};
 use vmx::{io_bitmap, requirements};
@@ -502,16 +502,6 @@ impl Active<'_> {
         let rflags = self.vmcs().read(fields::GUEST_RFLAGS);
         self.vmcs_mut().write(fields::GUEST_RFLAGS, rflags & !RFLAGS_RF);
         self.inject(Event::nmi());
-    }
-
-    /// Whether the guest is active, halted, or shut down.
-    pub fn activity(&self) -> Activity {
-        self.readiness().activity
-    }
-
-    /// Sets the activity state.
-    pub fn set_activity(&mut self, activity: Activity) {
-        self.vmcs_mut().write(fields::GUEST_ACTIVITY, activity as u32);
     }
 
     /// What CPUID's answers depend on besides the leaf.

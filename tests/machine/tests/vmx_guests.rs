@@ -46,7 +46,7 @@ fn a_tiny_guest_runs_in_every_mode_and_hostile_ones_stop_with_a_reason() {
     assert!(
         outcome.console.contains("invalid guest state: CS: non-conforming and its DPL differs from SS's")
     );
-    assert_eq!(values(&outcome, "guest-check", "verdict"), ["pass"; 20]);
+    assert_eq!(values(&outcome, "guest-check", "verdict"), ["pass"; 21]);
     assert_eq!(values(&outcome, "guests", "verdict"), ["pass"]);
     assert_eq!(values(&outcome, "boot", "verdict"), ["done"], "the host lives");
 }
