@@ -339,7 +339,7 @@ impl Machine for Board {
 
     fn ept_violation(&mut self, on: &mut Active<'_>, violation: &EptViolation) -> Verdict {
         // An event whose delivery touches device memory would need the delivery emulated, and no system does that.
-        if on.delivery_is_due() {
+        if on.event_is_due() {
             log::error!(
                 "the delivery of an event touches {:#x}, where there is no memory",
                 violation.guest_physical
