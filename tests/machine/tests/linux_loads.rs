@@ -50,7 +50,7 @@ fn an_idle_guest_sleeps_as_long_as_it_means_to() {
 fn what_is_written_to_a_disk_is_read_back() {
     let words = format!("wl=diskw,diskr n={SIZE}");
     let mut description = payload(Payload::Cloud, &words);
-    description.disks = vec![DiskSource::Blank(Memory { bytes: 2 * SIZE << 20 })];
+    description.disks = vec![DiskSource::Blank(Memory { bytes: (2 * SIZE) << 20 })];
     let (outcome, _) = runs_to_its_end(&description, &host());
     let contents = b"0123456789abcde\n".repeat((SIZE << 20) as usize / 16);
     let wanted = format!("{}  -", sha256_of(&contents));

@@ -7,9 +7,12 @@ use vm_config::Memory;
 
 use crate::emulator::Machine;
 use crate::linux::{self, Flavour};
+use crate::packages::{Architecture, Archive};
 use crate::paths;
 use crate::vm::{Description, Start};
 
+pub mod programs;
+pub mod server;
 pub mod tiny;
 pub mod workload;
 
@@ -23,20 +26,41 @@ pub enum Payload {
     Generic,
     /// Debian's 32-bit kernel, with the standard loads
     I386,
+    /// redis-server on port 6379 (load redis; with `self=1` it is measured by redis-benchmark in the guest)
+    Redis,
+    /// nginx on port 80 (load nginx)
+    Nginx,
+    /// stress-ng for --size seconds (load stress)
+    Stress,
+    /// memtest86+, which is no Linux and never ends
+    Memtest,
 }
 
 impl Payload {
+    /// The load that it does when nobody asks for another.
+    pub const fn load(self) -> &'static str {
+        match self {
+            Payload::Cloud | Payload::Generic | Payload::I386 | Payload::Memtest => "boot",
+            Payload::Redis => server::REDIS.load,
+            Payload::Nginx => server::NGINX.load,
+            Payload::Stress => server::STRESS.load,
+        }
+    }
+
     /// Its virtual machine; `words` are added to the kernel's command line.
     ///
     /// # Errors
     /// When a package cannot be had.
     pub fn describe(self, words: &str) -> Result<Description> {
-        let flavour = match self {
-            Payload::Cloud => Flavour::Cloud,
-            Payload::Generic => Flavour::Generic,
-            Payload::I386 => Flavour::I386,
+        let linux = match self {
+            Payload::Cloud => workload::linux(Flavour::Cloud)?,
+            Payload::Generic => workload::linux(Flavour::Generic)?,
+            Payload::I386 => workload::linux(Flavour::I386)?,
+            Payload::Redis => server::linux(&server::REDIS)?,
+            Payload::Nginx => server::linux(&server::NGINX)?,
+            Payload::Stress => server::linux(&server::STRESS)?,
+            Payload::Memtest => return memtest(),
         };
-        let linux = workload::linux(flavour)?;
         let start = Start::Kernel {
             kernel: linux.kernel,
             initrd: Some(linux.initrd),
@@ -44,6 +68,14 @@ impl Payload {
         };
         Ok(Description { memory: Memory { bytes: 256 << 20 }, ..Description::new("linux", start) })
     }
+}
+
+/// memtest86+, with its screen on the serial port.
+fn memtest() -> Result<Description> {
+    let tree = Archive::open(Architecture::Own)?.unpacked("memtest86+")?;
+    let kernel = tree.join("boot/memtest86+x64.bin");
+    let start = Start::Kernel { kernel, initrd: None, command_line: "console=ttyS0,115200".into() };
+    Ok(Description { memory: Memory { bytes: 64 << 20 }, ..Description::new("memtest", start) })
 }
 
 /// The emulated machine that boots a description's kernel without a hypervisor, with the memory that the guest would have.

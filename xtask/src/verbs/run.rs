@@ -198,7 +198,10 @@ impl Args {
                 Description::new("guest", start)
             }
             None => {
-                let load = self.load.as_deref().unwrap_or(if person { "shell" } else { "boot" });
+                let load = self.load.as_deref().unwrap_or(match self.guest {
+                    Payload::Cloud | Payload::Generic | Payload::I386 if person => "shell",
+                    guest => guest.load(),
+                });
                 let words = format!("wl={load} n={} gip={} {}", self.size, self.address, self.append);
                 self.guest.describe(words.trim())?
             }
