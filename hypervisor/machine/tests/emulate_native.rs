@@ -340,22 +340,24 @@ fn undefined_result(case: &Case, i: &Instruction) -> bool {
 /// Page tables that map the code's two pages and the arena one to one, for user mode.
 fn page_tables(code: u64) -> Vec<u8> {
     const USER: u64 = 7;
+    // Protection key 1 is for code: data accesses of it fault, and such cases are left out.
+    const CODE_KEY: u64 = 1 << 59;
     let mut tables = vec![0; 6 * PAGE];
     let mut set = |table: u64, index: u64, entry: u64| {
         let at = (table + index * 8) as usize;
         tables[at..at + 8].copy_from_slice(&entry.to_le_bytes());
     };
     let page = PAGE as u64;
-    set(0, 0, TABLES + page | USER);
-    set(page, 0, TABLES + 2 * page | USER);
-    set(2 * page, ARENA >> 21, TABLES + 3 * page | USER);
+    set(0, 0, (TABLES + page) | USER);
+    set(page, 0, (TABLES + 2 * page) | USER);
+    set(2 * page, ARENA >> 21, (TABLES + 3 * page) | USER);
     set(3 * page, ARENA >> 12 & 511, ARENA | USER);
     // The code may lie on both sides of a 2-MByte boundary.
     for (n, address) in [code, code + page].into_iter().enumerate() {
         let table = (4 + n as u64) * page;
-        set(2 * page, address >> 21, TABLES + table | USER);
+        set(2 * page, address >> 21, (TABLES + table) | USER);
         for address in [code, code + page] {
-            set(table, address >> 12 & 511, address | USER);
+            set(table, address >> 12 & 511, address | USER | CODE_KEY);
         }
     }
     tables
@@ -365,7 +367,8 @@ fn emulate(emulator: &mut Emulator, case: &Case, pattern: &[u8]) -> (Outcome, Re
     let mut cpu = if case.compatibility { Registers::protected(3) } else { Registers::long(3) };
     cpu.cr0 |= emulate_model::CR0_AM | emulate_model::CR0_PG;
     cpu.efer |= emulate_model::EFER_LMA | emulate_model::EFER_NXE;
-    cpu.cr4 |= emulate_model::CR4_PAE;
+    cpu.cr4 |= emulate_model::CR4_PAE | emulate_model::CR4_PKE;
+    cpu.pkru = 1 << 2;
     cpu.cr3 = TABLES;
     (cpu.gpr, cpu.rflags, cpu.rip) = (case.gpr, case.flags, case.address);
     let page = case.address & !0xfff;
