@@ -65,6 +65,8 @@ blobs! {
     rdtsc = check_rdtsc..check_rdtsc_end;
     /// Runs blocks of code that the host has made.
     chaos = check_chaos..check_chaos_end;
+    /// The same in 64-bit mode.
+    chaos_long = check_chaos_long..check_chaos_long_end;
     /// Writes and reads CR8.
     cr8 = check_cr8..check_cr8_end;
 }

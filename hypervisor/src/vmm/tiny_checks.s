@@ -320,5 +320,47 @@ check_cr8_idtr:
     .quad check_cr8_idt - check_cr8 + 0x8000
     guest_end check_cr8
 
+# ---------------------------------------------------------------- chaos in 64-bit mode, as above
+    guest check_chaos_long
+    lgdtq check_chaos_long_gdtr - check_chaos_long + 0x8000
+    lidtq check_chaos_long_idtr - check_chaos_long + 0x8000
+check_chaos_long_next:
+    movl $0x10, %eax
+    movl %eax, %ss
+    movl %eax, %ds
+    movl 0x500, %eax
+    incl 0x500
+    cmpl 0x508, %eax
+    jae 1f
+    movl %eax, %ebx
+    shll $6, %ebx
+    addl $0x20000, %ebx
+    movq %rbx, 0x510
+    shll $5, %eax
+    leal 0x10000(%rax), %esp
+    popq %rax
+    popq %rcx
+    popq %rdx
+    popq %rbx
+    movl $0x7000, %esp
+    jmpq *0x510
+1:  hlt
+    .balign 8
+check_chaos_long_gdt:
+    .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff
+check_chaos_long_gdtr:
+    .word 23
+    .quad check_chaos_long_gdt - check_chaos_long + 0x8000
+    .balign 16
+check_chaos_long_idt:
+    .rept 256
+    .word check_chaos_long_next - check_chaos_long + 0x8000, 8, 0x8e00, 0
+    .quad 0
+    .endr
+check_chaos_long_idtr:
+    .word 256 * 16 - 1
+    .quad check_chaos_long_idt - check_chaos_long + 0x8000
+    guest_end check_chaos_long
+
     .code64
     .text

@@ -99,7 +99,7 @@ impl Machine for TinyMachine {
         const RSI: u8 = 6;
         let (from, count) = (on.read_general(RSI), on.read_general(RCX));
         let mut byte = [0];
-        for at in from..from.saturating_add(count).min(from + RAM) {
+        for at in from..from.saturating_add(count.min(RAM)) {
             if access.direction == Direction::In || access.size != 1 || !self.read_memory(at, &mut byte) {
                 return Verdict::Stop(Stop::Unsupported(Exit::Io(access)));
             }

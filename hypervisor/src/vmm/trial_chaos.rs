@@ -26,6 +26,23 @@ const TICKS: u32 = 20_000;
 /// The seeds; every boot runs the same blocks.
 const SEEDS: core::ops::Range<u64> = 1..2;
 
+/// Page tables of the long-mode guest: PML4, PDPT, page directory of one identity page of 2 MBytes.
+const TABLES: [(usize, u64); 3] = [(0x18000, 0x19003), (0x19000, 0x1a003), (0x1a000, 0x83)];
+
+/// What runs the blocks, and the state it starts in.
+struct Mode {
+    code: fn() -> &'static [u8],
+    state: fn() -> GuestState,
+}
+
+const MODES: [Mode; 2] = [
+    Mode { code: tiny_guests::chaos, state: || GuestState::protected_mode(tiny_guest::LOAD as u32, 0x7000) },
+    Mode {
+        code: tiny_guests::chaos_long,
+        state: || GuestState::long_mode(tiny_guest::LOAD, 0x7000, TABLES[0].0 as u64),
+    },
+];
+
 /// Instructions that matter here: length, then bytes; a byte marked in the mask is random.
 const INSTRUCTIONS: &[(&[u8], u8)] = &[
     (&[0x0f, 0x22, 0xc0], 0b100),                                 // MOV to CR
@@ -128,48 +145,54 @@ pub fn chaos(vm: &mut Vm, on: &mut Active<'_>) -> Result<(), &'static str> {
         on.set_profile(profile);
     }
     let result = SEEDS.into_iter().try_for_each(|seed| {
-        fill(vm, &mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        run_blocks(vm, on, &mut runs)
+        MODES.iter().try_for_each(|mode| {
+            fill(vm, &mut Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+            run_blocks(vm, on, mode, &mut runs)
+        })
     });
-    machine_line!("chaos blocks={} runs={runs} exits={}", SEEDS.count() as u32 * BLOCKS, on.exits() - exits);
+    let blocks = SEEDS.count() * MODES.len() * BLOCKS as usize;
+    machine_line!("chaos blocks={blocks} runs={runs} exits={}", on.exits() - exits);
     on.set_profile(&Profile::all()[0]);
     result
 }
 
 fn fill(vm: &mut Vm, random: &mut Random) {
-    tiny_guest::load(vm, tiny_guests::chaos());
     let memory = vm.memory_mut();
+    memory.fill(0);
     memory[CODE..CODE + BLOCKS as usize * BLOCK].chunks_exact_mut(BLOCK).for_each(|b| fill_block(random, b));
     for place in memory[REGISTERS..REGISTERS + BLOCKS as usize * POPA * 4].chunks_exact_mut(4) {
         place.copy_from_slice(&random.value().to_le_bytes());
     }
-    memory[LIMIT..LIMIT + 4].copy_from_slice(&BLOCKS.to_le_bytes());
 }
 
-fn run_blocks(vm: &mut Vm, on: &mut Active<'_>, runs: &mut u32) -> Result<(), &'static str> {
-    while word(vm, COUNT) < BLOCKS {
-        let first = word(vm, COUNT);
-        on.set_state(&GuestState::protected_mode(tiny_guest::LOAD as u32, 0x7000));
+/// Puts what runs the blocks in its place, each time: a block may have written over it.
+fn place(vm: &mut Vm, mode: &Mode, first: u32) {
+    let (memory, code) = (vm.memory_mut(), (mode.code)());
+    memory[tiny_guest::LOAD as usize..][..code.len()].copy_from_slice(code);
+    memory[COUNT..COUNT + 4].copy_from_slice(&first.to_le_bytes());
+    memory[LIMIT..LIMIT + 4].copy_from_slice(&BLOCKS.to_le_bytes());
+    for (at, entry) in TABLES {
+        memory[at..at + 8].copy_from_slice(&entry.to_le_bytes());
+    }
+}
+
+fn run_blocks(vm: &mut Vm, on: &mut Active<'_>, mode: &Mode, runs: &mut u32) -> Result<(), &'static str> {
+    let mut first = 0;
+    while first < BLOCKS {
+        place(vm, mode, first);
+        on.set_state(&(mode.state)());
         on.arm_preemption_timer(Some(TICKS));
         let stop = vcpu::run(on, &mut TinyMachine::default());
         *runs += 1;
         let wrong =
             matches!(stop, Stop::InvalidState(..) | Stop::EntryRefused(_) | Stop::EptMisconfiguration(_));
         if wrong {
-            let (info, length) = (
-                on.vmcs().read(fields::ENTRY_INTERRUPTION_INFO),
-                on.vmcs().read(fields::ENTRY_INSTRUCTION_LENGTH),
-            );
+            let event = on.vmcs().read(fields::ENTRY_INTERRUPTION_INFO);
             log::error!("chaos: blocks {first} to {}: {stop}", word(vm, COUNT));
-            log::error!("chaos: event {info:#x} length {length} in {:x?}", on.state());
+            log::error!("chaos: event {event:#x} in {:x?}", on.state());
         }
         expect(!wrong, "a guest can make its own state invalid")?;
-        // A block may have written over what runs them.
-        let (count, code) = (word(vm, COUNT).clamp(first + 1, BLOCKS), tiny_guests::chaos());
-        let memory = vm.memory_mut();
-        memory[tiny_guest::LOAD as usize..][..code.len()].copy_from_slice(code);
-        memory[COUNT..COUNT + 4].copy_from_slice(&count.to_le_bytes());
-        memory[LIMIT..LIMIT + 4].copy_from_slice(&BLOCKS.to_le_bytes());
+        first = word(vm, COUNT).clamp(first + 1, BLOCKS);
     }
     Ok(())
 }
