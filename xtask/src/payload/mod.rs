@@ -11,6 +11,7 @@ use crate::packages::{Architecture, Archive};
 use crate::paths;
 use crate::vm::{Description, Start};
 
+pub mod boot_sector;
 pub mod programs;
 pub mod server;
 pub mod tiny;
@@ -34,13 +35,17 @@ pub enum Payload {
     Stress,
     /// memtest86+, which is no Linux and never ends
     Memtest,
+    /// A disk with a boot sector and nothing else, started by SeaBIOS
+    BootSector,
 }
 
 impl Payload {
     /// The load that it does when nobody asks for another.
     pub const fn load(self) -> &'static str {
         match self {
-            Payload::Cloud | Payload::Generic | Payload::I386 | Payload::Memtest => "boot",
+            Payload::Cloud | Payload::Generic | Payload::I386 | Payload::Memtest | Payload::BootSector => {
+                "boot"
+            }
             Payload::Redis => server::REDIS.load,
             Payload::Nginx => server::NGINX.load,
             Payload::Stress => server::STRESS.load,
@@ -60,6 +65,7 @@ impl Payload {
             Payload::Nginx => server::linux(&server::NGINX)?,
             Payload::Stress => server::linux(&server::STRESS)?,
             Payload::Memtest => return memtest(),
+            Payload::BootSector => return boot_sector::describe(),
         };
         let start = Start::Kernel {
             kernel: linux.kernel,

@@ -1,5 +1,7 @@
 //! What the tools need from the system: each thing with the Debian package that brings it and the work that wants it.
 
+use crate::payload::boot_sector::SEABIOS;
+
 /// A piece of work that needs things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
@@ -86,6 +88,7 @@ pub const NEEDS: &[Need] = &[
     program("tar", "tar", Work::Emulator, "unpacks the emulator's source"),
     program("xz", "xz-utils", Work::Emulator, "unpacks the emulator's source"),
     file(BIOS, "bochsbios", Work::Run, "the emulated machine's BIOS"),
+    file(&[SEABIOS], "seabios", Work::Run, "the BIOS of guests that start from a disk"),
     file(VGABIOS, "vgabios", Work::Run, "the emulated machine's video BIOS"),
     program("grub-mkrescue", "grub-common", Work::Image, "makes the ISO image"),
     file(&["/usr/lib/grub/i386-pc"], "grub-pc-bin", Work::Image, "boots images on BIOS"),

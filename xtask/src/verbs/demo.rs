@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the main job, from nothing to seen working.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,23 +8,36 @@ use anyhow::Result;
 
 use crate::emulator::{self, Exit, Knobs, Machine, Outcome, knobs};
 use crate::image::Image;
+use crate::payload::Payload;
 use crate::setup::{self, Purpose};
+use crate::switch::cable::CableConfig;
+use crate::switch::station::{Client, Expect, StationConfig, Task, content};
+use crate::vm::host::{Console, Host};
+use crate::vm::outside::Outside;
+use crate::vm::terminal;
 use crate::{paths, ui};
 
-/// See it work: builds all that is needed and boots the hypervisor on the emulated machine, with its console shown.
+/// See it work: builds all that is needed, boots the hypervisor on the emulated machine, and Debian's Linux on it.
 ///
 /// The kernel runs tiny guests, then proves that it can stop a guest at an exact instruction on this machine (the boot
 /// proof). No Intel hardware is needed. The machine's overflow interrupts come 5 to 40 instructions late, as silicon's do.
+/// Then an unmodified Linux boots as a guest. On a terminal it gives you a shell; without one it serves until a computer
+/// outside has fetched from it what it wanted. --proof ends after the boot proof.
+///
 /// The first call installs what is missing (it asks; --yes does not) and builds the emulator, which takes a few
 /// minutes; later calls take seconds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask demo
+  cargo xtask demo --proof
   cargo xtask demo --words log=debug")]
 pub struct Args {
     /// Install what is missing without asking
     #[arg(long)]
     yes: bool,
+    /// Only the boot proof, no guest
+    #[arg(long)]
+    proof: bool,
     /// More words for the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "")]
     words: String,
@@ -46,6 +60,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     setup::ensure(Purpose::Demo, args.yes)?;
     emulator::binary()?;
     let kernel = super::build::kernel()?;
+    if !args.proof {
+        return linux(args, kernel);
+    }
     let iso = paths::out_dir()?.join("demo.iso");
     let step = ui::step("make the boot image");
     Image::for_run(kernel, &format!("proof=short {}", args.words))?.write_iso(&iso)?;
@@ -62,6 +79,58 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let outcome = machine.run()?;
     println!("{}", summary(&machine, &outcome));
     Ok(if outcome.exit == Exit::Success { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Debian's Linux as a guest, with a computer outside that fetches from it.
+fn linux(args: Args, kernel: PathBuf) -> Result<ExitCode> {
+    let person = terminal::is_there();
+    let words = if person { "wl=shell" } else { "wl=serve quit=1" };
+    let mut description = Payload::Cloud.describe(&format!("quiet {words}"))?;
+    description.networks = 1;
+    let host = Host {
+        words: format!("exit-port=0xf4 after=exit proof=short {}", args.words).trim().into(),
+        cpus: args.cpus,
+        outside: Outside::Stations {
+            seed: 1,
+            cable: CableConfig::default(),
+            stations: vec![("outside".into(), visitor(person))],
+            capture: None,
+        },
+        console: if person { Console::Person } else { Console::Shown },
+        paced: person,
+        ips: if person { 150_000_000 } else { Machine::default().ips },
+        knobs: Knobs { skid: Some(args.skid), ..Knobs::default() },
+        limit: if person { Duration::MAX / 4 } else { LIMIT },
+        ..Host::new("demo", kernel)
+    };
+    let started = host.start(&description.vm()?)?;
+    let (outcome, told) = if person {
+        ui::say(terminal::HINT);
+        super::run::attend(started)?
+    } else {
+        ui::say("The console of the emulated machine:\n");
+        started.wait()?
+    };
+    let machine = Machine { cpus: host.cpus, ips: host.ips, ..Machine::default() };
+    println!("{}", summary(&machine, &outcome));
+    for line in told {
+        println!("What the computer outside did, {line}");
+    }
+    Ok(if outcome.exit.is_success() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// The computer outside: it fetches a page and a file and checks them; where nobody else ends the guest, it does.
+fn visitor(person: bool) -> StationConfig {
+    let client = |task| Client { at: 0, to: [10, 0, 2, 15], task };
+    let fetch = |path: &str, expect| client(Task::Fetch { port: 80, path: path.into(), expect });
+    let mut clients = vec![
+        fetch("/index.html", Expect::Text("ok\n".into())),
+        fetch("/file8", Expect::Sha256(content::zeros_sha256(8 << 20))),
+    ];
+    if !person {
+        clients.push(client(Task::Touch { port: 9 }));
+    }
+    StationConfig { clients, tells: true, ..StationConfig::default() }
 }
 
 /// What there was to see, in a few lines.

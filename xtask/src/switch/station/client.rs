@@ -250,6 +250,11 @@ impl Clients {
         }
     }
 
+    /// Tasks that are not done yet.
+    pub fn left(&self) -> usize {
+        self.tasks.len()
+    }
+
     /// What they have done, as words for programs and people.
     pub fn summary(&self) -> String {
         format!(

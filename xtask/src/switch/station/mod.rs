@@ -12,6 +12,7 @@ use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Add
 use super::time::Ns;
 use super::wire::Frame;
 use super::world::World;
+use crate::ui;
 
 mod client;
 pub mod content;
@@ -40,6 +41,8 @@ pub struct StationConfig {
     pub seed: u64,
     /// What its clients do, one after another.
     pub clients: Vec<Client>,
+    /// Say on standard error what the clients have done, as they do it.
+    pub tells: bool,
 }
 
 impl Default for StationConfig {
@@ -50,6 +53,7 @@ impl Default for StationConfig {
             ip: [10, 0, 2, 2],
             seed: 1,
             clients: Vec::new(),
+            tells: false,
         }
     }
 }
@@ -62,6 +66,7 @@ pub struct Station {
     servers: Servers,
     clients: Clients,
     next: Option<Ns>,
+    tells: bool,
 }
 
 impl Station {
@@ -81,7 +86,7 @@ impl Station {
         let servers = Servers::new(&mut sockets);
         let clients = Clients::new(&mut sockets, &config.clients);
         let next = config.clients.first().map(|client| client.at);
-        Station { queues, interface, sockets, servers, clients, next }
+        Station { queues, interface, sockets, servers, clients, next, tells: config.tells }
     }
 
     /// Lets stack and programs work until nothing changes any more.
@@ -90,7 +95,12 @@ impl Station {
         for _ in 0..MAX_ROUNDS {
             self.interface.poll(instant, &mut self.queues, &mut self.sockets);
             let served = self.servers.work(&mut self.sockets);
+            let before = self.clients.left();
             let done = self.clients.work(now, self.interface.context(), &mut self.sockets);
+            if self.tells && self.clients.left() != before {
+                // A person's terminal may be raw.
+                ui::say(format!("\r\n[outside, at {:.3} s: {}]\r", now as f64 / 1e9, self.clients.summary()));
+            }
             if !served && !done {
                 break;
             }
