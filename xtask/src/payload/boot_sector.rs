@@ -114,6 +114,8 @@ fn code() -> Vec<u8> {
     transfer(&mut code, 0x43, 1);
     transfer(&mut code, 0x42, 2);
     print(&mut code, SECOND_BUFFER);
+    // sti; hlt; hlt: the BIOS sends its last characters when its clock ticks.
+    code.extend([0xfb, 0xf4, 0xf4]);
     // mov dx, 604h; mov ax, 3400h; out dx, ax: the board's PM1a control register, SLP_EN with the type of S5.
     code.extend([0xba, 0x04, 0x06, 0xb8, 0x00, 0x34, 0xef]);
     let stop = code.len();
