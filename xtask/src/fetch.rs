@@ -104,32 +104,34 @@ impl ArchiveFile {
 /// # Errors
 /// When there is no apt, or it knows no such package (its lists may never have been fetched).
 pub fn archive_file(package: &str) -> Result<ArchiveFile> {
-    archive_file_with(package, &[])
+    let file = archive_files_with(&[package], &[])?.into_iter().next();
+    file.with_context(|| format!("apt does not know `{package}`; `apt-get update` may help"))
 }
 
-/// The same, with options for apt (`KEY=VALUE`), such as another architecture.
+/// The same for several packages, with options for apt (`KEY=VALUE`), such as another architecture.
 ///
 /// # Errors
 /// As [`archive_file`].
-pub fn archive_file_with(package: &str, options: &[String]) -> Result<ArchiveFile> {
+pub fn archive_files_with(packages: &[&str], options: &[String]) -> Result<Vec<ArchiveFile>> {
     if find_program("apt-get").is_none() {
         bail!("this system has no apt");
     }
     // Not from a directory that holds the package: apt prints nothing for a file that is there.
     let dir = std::env::temp_dir();
     let options = options.iter().flat_map(|option| ["-o", option.as_str()]);
-    let text =
-        Cmd::new("apt-get").args(options).args(["--print-uris", "download", package]).cwd(dir).check()?;
-    parse_uris(&text).with_context(|| format!("apt does not know `{package}`; `apt-get update` may help"))
+    let question = Cmd::new("apt-get").args(options).args(["--print-uris", "download"]).args(packages);
+    let files: Vec<ArchiveFile> = question.cwd(dir).check()?.lines().filter_map(parse_uris).collect();
+    if files.len() != packages.len() {
+        bail!("apt does not know all of {}; `apt-get update` may help", packages.join(" "));
+    }
+    Ok(files)
 }
 
 /// Parses a line of `apt-get --print-uris`: `'URL' FILE SIZE SHA256:...`.
-fn parse_uris(text: &str) -> Option<ArchiveFile> {
-    text.lines().find_map(|line| {
-        let (url, rest) = line.strip_prefix('\'')?.split_once('\'')?;
-        let sha256 = rest.split_whitespace().find_map(|word| word.strip_prefix("SHA256:")).map(str::to_owned);
-        Some(ArchiveFile { url: url.into(), sha256 })
-    })
+fn parse_uris(line: &str) -> Option<ArchiveFile> {
+    let (url, rest) = line.strip_prefix('\'')?.split_once('\'')?;
+    let sha256 = rest.split_whitespace().find_map(|word| word.strip_prefix("SHA256:")).map(str::to_owned);
+    Some(ArchiveFile { url: url.into(), sha256 })
 }
 
 /// Downloads a package of this machine's archive into `dir`, checked, and gives the file. Not downloaded again if there.

@@ -114,28 +114,40 @@ impl Archive {
     /// # Errors
     /// When apt does not know it, or it cannot be had.
     pub fn unpacked(&self, name: &str) -> Result<PathBuf> {
-        let cache = paths::cache_dir()?;
-        let step = ui::step(format!("get the package {name}"));
-        let got = self.source(name).and_then(|source| fetch::archived(&source, &cache.join("downloads")));
-        let package = match got {
-            Ok(package) => package,
-            Err(error) => {
-                step.failed("not to be had");
-                return Err(error);
-            }
-        };
-        let stem = package.file_stem().unwrap_or_default().to_owned();
-        let tree = cache.join("packages").join(&stem);
-        if !tree.is_dir() {
-            unpack(&package, &tree)?;
-        }
-        step.done();
-        Ok(tree)
+        let trees = self.all_unpacked(&[name])?;
+        trees.into_iter().next().with_context(|| format!("apt says nothing of `{name}`"))
     }
 
-    /// Where apt would get a package from.
-    fn source(&self, package: &str) -> Result<fetch::ArchiveFile> {
-        fetch::archive_file_with(package, &self.options)
+    /// The same for several packages, with one question to apt.
+    ///
+    /// # Errors
+    /// As [`Archive::unpacked`].
+    pub fn all_unpacked(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
+        let cache = paths::cache_dir()?;
+        let step = match names {
+            [name] => ui::step(format!("get the package {name}")),
+            _ => ui::step(format!("get {} packages", names.len())),
+        };
+        let get = || -> Result<Vec<PathBuf>> {
+            let sources = fetch::archive_files_with(names, &self.options)?;
+            let mut trees = Vec::new();
+            for source in &sources {
+                step.detail(source.name());
+                let package = fetch::archived(source, &cache.join("downloads"))?;
+                let tree = cache.join("packages").join(package.file_stem().unwrap_or_default());
+                if !tree.is_dir() {
+                    unpack(&package, &tree)?;
+                }
+                trees.push(tree);
+            }
+            Ok(trees)
+        };
+        let got = get();
+        match &got {
+            Ok(_) => step.done(),
+            Err(_) => step.failed("not to be had"),
+        }
+        got
     }
 }
 

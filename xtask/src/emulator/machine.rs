@@ -323,7 +323,12 @@ impl Running {
         self.process.id()
     }
 
-    fn watch(&mut self, mut stop: impl FnMut(&str) -> bool) -> Result<bool> {
+    /// Waits until `stop` says so of the console, which is asked again and again. False: the machine ended or ran into its
+    /// limit before.
+    ///
+    /// # Errors
+    /// As [`Running::wait_for`].
+    pub fn watch(&mut self, mut stop: impl FnMut(&str) -> bool) -> Result<bool> {
         loop {
             // The order matters: what the machine said before it ended must be read after its end was seen.
             let ended = self.process.ended()?.is_some();

@@ -28,7 +28,8 @@ impl Trees {
         let archive = packages::Archive::open(packages::Architecture::Own)?;
         let needed = archive.closure(names)?;
         let wanted = needed.iter().filter(|name| !FOR_INSTALLING.iter().any(|no| name.starts_with(no)));
-        Ok(Trees(wanted.map(|name| archive.unpacked(name)).collect::<Result<_>>()?))
+        let wanted: Vec<&str> = wanted.map(String::as_str).collect();
+        Ok(Trees(archive.all_unpacked(&wanted)?))
     }
 
     /// The first of the places where a package has put a file; `path` is absolute.

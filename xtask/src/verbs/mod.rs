@@ -8,6 +8,7 @@ use clap::Subcommand;
 pub mod bench;
 pub mod bochs;
 pub mod build;
+pub mod chaos_guest;
 pub mod demo;
 pub mod doctor;
 pub mod guest;
@@ -27,6 +28,7 @@ pub enum Verb {
     Bench(bench::Args),
     Bochs(bochs::Args),
     Build(build::Args),
+    ChaosGuest(chaos_guest::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
     Guest(guest::Args),
@@ -51,6 +53,7 @@ impl Verb {
             Verb::Bench(args) => bench::run(args),
             Verb::Bochs(args) => bochs::run(args),
             Verb::Build(args) => build::run(args),
+            Verb::ChaosGuest(args) => chaos_guest::run(args),
             Verb::Demo(args) => demo::run(args),
             Verb::Doctor(args) => doctor::run(args),
             Verb::Guest(args) => guest::run(args),
