@@ -131,6 +131,8 @@ pub struct Computer {
     diagnostics: Diagnostics,
     fw_cfg: FwCfg,
     random: ChaCha20Rng,
+    /// The levels of the board's lines as the controllers know them, a bit for each. Follows from the rest.
+    lines: u16,
     /// When each timed device wants to be looked at next.
     deadlines: [Instant; Timed::COUNT],
     /// The earliest of them.
@@ -155,6 +157,7 @@ impl Computer {
             diagnostics: Diagnostics::new(),
             fw_cfg: parts.fw_cfg,
             random: ChaCha20Rng::from_seed(parts.seed),
+            lines: 0,
             deadlines: [NEVER; Timed::COUNT],
             due: NEVER,
             strays: Strays::default(),
@@ -204,10 +207,14 @@ impl Computer {
             random: state.random,
             profile: self.profile,
             fw_cfg: core::mem::take(&mut self.fw_cfg),
+            lines: 0,
             deadlines: [NEVER; Timed::COUNT],
             due: NEVER,
             strays: self.strays,
         };
+        self.lines = [(gsi::COM1, self.uart.irq()), (gsi::RTC, self.rtc.irq()), (gsi::SCI, self.pm.irq())]
+            .into_iter()
+            .fold(0, |lines, (gsi, level)| lines | u16::from(level) << gsi);
         for device in [Timed::Interrupts, Timed::Uart, Timed::Pit, Timed::Rtc, Timed::Pm, Timed::Pci] {
             self.plan(device);
         }
@@ -346,18 +353,28 @@ impl Computer {
         self.plan(Timed::Pit);
     }
 
+    /// Sets the line of a device on the board. Most accesses change nothing.
+    #[inline]
+    fn drive(&mut self, gsi: u8, level: bool) {
+        if (self.lines >> gsi & 1 != 0) != level {
+            self.lines ^= 1 << gsi;
+            self.interrupts.set_line(gsi, level);
+        }
+    }
+
+    #[inline]
     fn sync_uart(&mut self) {
-        self.interrupts.set_line(gsi::COM1, self.uart.irq());
+        self.drive(gsi::COM1, self.uart.irq());
         self.plan(Timed::Uart);
     }
 
     fn sync_rtc(&mut self) {
-        self.interrupts.set_line(gsi::RTC, self.rtc.irq());
+        self.drive(gsi::RTC, self.rtc.irq());
         self.plan(Timed::Rtc);
     }
 
     fn sync_pm(&mut self) {
-        self.interrupts.set_line(gsi::SCI, self.pm.irq());
+        self.drive(gsi::SCI, self.pm.irq());
         self.plan(Timed::Pm);
     }
 

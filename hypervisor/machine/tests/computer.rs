@@ -92,7 +92,7 @@ impl World {
         let layout = Layout::new(MEMORY as u64);
         let profile = Profile::named("x86-64-v3").expect("it is the default");
         let devices = [
-            Device::Net { mac: [0x52, 0x54, 0, 1, 2, 3].into() },
+            Device::Net { mac: [0x52, 0x54, 0, 1, 2, 3] },
             Device::Block { disk: 0, sectors: DISK, read_only: false, id: [0; 20] },
             Device::Rng { seed: [1; 32] },
             Device::Console { port: 1 },

@@ -239,8 +239,8 @@ impl Plan {
         let (state, general) = first_state::of(&start, signature);
         on.set_profile(self.profile);
         on.set_state(&GuestState { perf_global_ctrl: replay::pmu::GUEST_GLOBAL_CTRL, ..state });
+        on.reset_registers();
         on.registers_mut().gpr = general;
-        on.registers_mut().cr2 = 0;
         board.begin(on);
         Ok(())
     }

@@ -547,11 +547,13 @@ impl Active<'_> {
         let vmcs = loaded.vmcs_mut();
         let reason = Reason(vmcs.read(fields::EXIT_REASON));
         vcpu.exits += 1;
-        vcpu.last_exit = (reason.basic(), cpu::tsc());
+        let now = cpu::tsc();
+        vcpu.last_exit = (reason.basic(), now);
         if let Some(count) = vcpu.counts.get_mut(usize::from(reason.basic())) {
             *count += 1;
         }
-        percpu::record(Noted::VmExit { reason: reason.basic(), rip: vmcs.read(fields::GUEST_RIP) });
+        percpu::this()
+            .record_at(now, Noted::VmExit { reason: reason.basic(), rip: vmcs.read(fields::GUEST_RIP) });
         let exit = Exit::decode_reason(reason, vmcs);
         if !reason.entry_failed() {
             settle_delivery(vmcs, &exit);
