@@ -7,6 +7,7 @@
 
 pub mod apic;
 pub mod boot;
+pub mod chaos;
 pub mod code;
 pub mod cpu;
 pub mod exit;
@@ -19,7 +20,9 @@ pub mod smp;
 pub mod steps;
 pub mod timers;
 pub mod traps;
+pub mod virtio;
 pub mod vmx;
+pub mod wild;
 
 pub use report::Report;
 
