@@ -12,6 +12,7 @@ use crate::paths;
 use crate::vm::{Description, Start};
 
 pub mod boot_sector;
+pub mod disk;
 pub mod programs;
 pub mod server;
 pub mod tiny;
@@ -37,15 +38,16 @@ pub enum Payload {
     Memtest,
     /// A disk with a boot sector and nothing else, started by SeaBIOS
     BootSector,
+    /// An installed Debian, started by SeaBIOS and its own GRUB; it writes to its disk
+    Disk,
 }
 
 impl Payload {
     /// The load that it does when nobody asks for another.
     pub const fn load(self) -> &'static str {
         match self {
-            Payload::Cloud | Payload::Generic | Payload::I386 | Payload::Memtest | Payload::BootSector => {
-                "boot"
-            }
+            Payload::Cloud | Payload::Generic | Payload::I386 => "boot",
+            Payload::Memtest | Payload::BootSector | Payload::Disk => "boot",
             Payload::Redis => server::REDIS.load,
             Payload::Nginx => server::NGINX.load,
             Payload::Stress => server::STRESS.load,
@@ -66,6 +68,7 @@ impl Payload {
             Payload::Stress => server::linux(&server::STRESS)?,
             Payload::Memtest => return memtest(),
             Payload::BootSector => return boot_sector::describe(),
+            Payload::Disk => return disk::describe(words),
         };
         let start = Start::Kernel {
             kernel: linux.kernel,

@@ -94,6 +94,7 @@ pub const NEEDS: &[Need] = &[
     file(&["/usr/lib/grub/i386-pc"], "grub-pc-bin", Work::Image, "boots images on BIOS"),
     file(&["/usr/lib/grub/x86_64-efi"], "grub-efi-amd64-bin", Work::Image, "boots images on UEFI"),
     program("xorriso", "xorriso", Work::Image, "writes the ISO image"),
+    program("mke2fs", "e2fsprogs", Work::Image, "writes the file systems of guests' disks"),
     program("mformat", "mtools", Work::Image, "writes the image's EFI partition"),
     program("qemu-system-x86_64", "qemu-system-x86", Work::Qemu, "the second machine the kernel boots on"),
     file(
