@@ -1,7 +1,11 @@
 //! Firmware of a PC starts a guest from its disk: SeaBIOS, unmodified, from its package.
 
-use machine_tests::{Payload, host, payload, runs_to_its_end};
+use std::path::Path;
+
+use machine_tests::{Exit, Host, Payload, host, payload, runs_to_its_end};
 use xtask::payload::boot_sector::{FAILURE, GREETING, SECOND_SECTOR};
+use xtask::payload::disk::MENU_ENTRY;
+use xtask::vm::Vm;
 
 #[test]
 fn a_boot_sector_reads_and_writes_its_disk_by_the_bios() {
@@ -41,4 +45,53 @@ fn a_disk_that_cannot_be_booted_is_said_to_be_so() {
     let came = started.running.wait_for("No bootable device").unwrap();
     let (outcome, _) = started.stop().unwrap();
     assert!(came, "{}", outcome.last_words());
+}
+
+/// What it wrote before a reset is there after it, with the same checksum.
+#[test]
+fn an_installed_debian_boots_by_its_own_grub_and_keeps_its_files_over_a_reset() {
+    let vm = payload(Payload::Disk, "twice=1").vm().unwrap();
+    // A guest that resets itself is to start again.
+    let host = Host { words: "exit-port=0xf4 proof=off".into(), ..host() };
+    let mut started = host.start(&vm).unwrap();
+    let ended = started.running.wait_for("@@ vm event=stopped").unwrap();
+    let (outcome, _) = started.stop().unwrap();
+    let console = &outcome.console;
+    assert!(ended, "{}", outcome.last_words());
+    assert_eq!(console.matches("@@ vm event=reset").count(), 1, "{}", outcome.last_words());
+    assert_eq!(console.matches("SeaBIOS (version").count(), 2, "{}", outcome.last_words());
+    assert!(console.matches(MENU_ENTRY).count() >= 2, "{}", outcome.last_words());
+    let said: Vec<&str> = outcome.facts("DISK").collect();
+    let boot = |n| format!("boot={n} init=init debian=");
+    assert_eq!(said.len(), 5, "{said:?}");
+    assert!(
+        said[0].starts_with(&boot(1)) && said[2..].iter().any(|line| line.starts_with(&boot(2))),
+        "{said:?}"
+    );
+    // /dev/vda1 in the kernel's words.
+    assert!(said[0].contains(" root=fe:1 "), "{said:?}");
+    assert!(said.contains(&"noise=kept"), "{said:?}");
+    assert_eq!(said.iter().filter(|line| **line == "clean").count(), 2, "{said:?}");
+    let stopped = outcome.facts("vm").find(|fact| fact.starts_with("event=stopped ")).unwrap_or_default();
+    assert!(stopped.contains(" reason=power-off "), "{stopped}");
+}
+
+/// The second of two disks, behind a network device: it is at another place on the bus, and the first has nothing to start.
+#[test]
+fn firmware_starts_from_the_disk_that_the_configuration_names() {
+    let vm = payload(Payload::BootSector, "").vm().unwrap();
+    let file =
+        |name: &str| vm.files().iter().find(|(known, _)| known == name).unwrap().1.display().to_string();
+    let text = format!(
+        "[vm]\nname = \"second\"\nmemory = \"64M\"\ncpu = \"x86-64-v2\"\nseed = 1\n\
+         [boot]\nfirmware = \"{}\"\ndisk = 1\n\
+         [[disk]]\nsize = \"1M\"\n[[disk]]\nimage = \"{}\"\nserial = \"second\"\n\
+         [[network]]\nmac = \"52:54:00:12:34:56\"\ncard = \"none\"\n[console]\nvirtio = true\n",
+        file("firmware"),
+        file("disk0")
+    );
+    let vm = Vm::parse(&text, Path::new("/")).unwrap();
+    let (outcome, _) = host().run(&vm).unwrap();
+    outcome.expect(&Exit::Success).unwrap();
+    assert_eq!(outcome.console.matches(SECOND_SECTOR).count(), 2, "{}", outcome.last_words());
 }
