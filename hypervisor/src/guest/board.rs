@@ -30,6 +30,9 @@ const LOOK_PERIOD: u64 = 4_000_000;
 /// The shortest time that the preemption timer is set for, nanoseconds: a deadline that is nearer costs an exit anyway.
 const SHORTEST: u64 = 2_000;
 
+/// By what part, as a power of 2, the preemption timer is set for longer than to the deadline.
+const SLACK_SHIFT: u32 = 6;
+
 /// The reasons for which a run ends, beside the loop's own.
 pub mod reason {
     /// The guest has switched itself off.
@@ -75,6 +78,9 @@ pub struct Board {
     nmi_due: bool,
     /// A window was asked for, or has opened.
     window: bool,
+    /// An access has found the alarm's time past. The preemption timer stands still while exits are handled, so a guest that
+    /// does little else but exit would get its interrupts late.
+    late: bool,
     /// The loop is to stop before the next entry.
     stop: Option<&'static str>,
 }
@@ -104,6 +110,7 @@ impl Board {
             ticks: ((u128::from(hertz) << 32) / 1_000_000_000) as u64,
             nmi_due: false,
             window: false,
+            late: false,
             stop: None,
         }
     }
@@ -113,11 +120,20 @@ impl Board {
         self.bus().reach(|computer, context| computer.input(input, context))
     }
 
+    /// Virtual time at an access of the guest.
+    #[inline]
+    fn now(&mut self) -> Instant {
+        let now = self.time.now();
+        self.late |= now >= self.alarm;
+        now
+    }
+
     /// What an access of the guest reaches, now.
     #[inline]
     fn bus(&mut self) -> BoardBus<'_> {
+        let now = self.now();
         BoardBus {
-            now: self.time.now(),
+            now,
             computer: &mut self.computer,
             vm: &mut self.vm,
             outside: &mut self.outside,
@@ -159,7 +175,10 @@ impl Board {
     fn set_alarm(&mut self, on: &mut Active<'_>, now: Instant) {
         let ahead = self.computer.due().saturating_sub(now).clamp(SHORTEST, LOOK_PERIOD);
         self.alarm = now + ahead;
-        // At most LOOK_PERIOD at any frequency below 1000 GHz.
+        self.late = false;
+        // Virtual time and the host's differ a little in speed: a timer that comes too early costs an exit for nothing.
+        let ahead = ahead + (ahead >> SLACK_SHIFT);
+        // At most LOOK_PERIOD and its slack, at any frequency below 1000 GHz.
         let ticks = ((u128::from(ahead) * u128::from(self.ticks)) >> 32) as u64;
         on.arm_preemption_timer(Some(u32::try_from(ticks).unwrap_or(u32::MAX).max(1)));
     }
@@ -248,12 +267,13 @@ impl Board {
     /// Executes the instruction that has touched device memory or done string I/O.
     fn emulate(&mut self, on: &mut Active<'_>, cause: Cause) -> Verdict {
         self.time.charge();
+        let now = self.now();
         let mut bus = BoardBus {
             computer: &mut self.computer,
             vm: &mut self.vm,
             outside: &mut self.outside,
             disks: &mut self.disks,
-            now: self.time.now(),
+            now,
         };
         let outcome = self.emulator.step(on, &mut bus, cause);
         on.settle(outcome)
@@ -266,11 +286,15 @@ impl Machine for Board {
         if self.stop.is_some() || self.outside.power.is_some() {
             return Verdict::Stop(Stop::Named(self.stop.unwrap_or(reason::POWER)));
         }
+        if self.late {
+            self.look_at_clock(on);
+        }
         if self.computer.due() < self.alarm {
             self.advance();
             self.set_alarm(on, self.time.now());
         }
-        if self.computer.interrupts.pending() || self.nmi_due || self.window {
+        let interrupts = &self.computer.interrupts;
+        if interrupts.pending() || interrupts.nmi_pending() || self.nmi_due || self.window {
             self.deliver(on);
         }
         Verdict::Resume
@@ -300,20 +324,21 @@ impl Machine for Board {
 
     fn read_msr(&mut self, number: u32) -> Option<u64> {
         self.time.charge();
-        let now = self.time.now();
+        let now = self.now();
         self.computer.read_msr(number, now)
     }
 
     fn write_msr(&mut self, number: u32, value: u64) -> bool {
         self.time.charge();
-        let now = self.time.now();
+        let now = self.now();
         self.computer.write_msr(number, value, now).is_some()
     }
 
     #[inline]
     fn time_stamp(&mut self) -> u64 {
         self.time.charge();
-        self.computer.time_stamp(self.time.now())
+        let now = self.now();
+        self.computer.time_stamp(now)
     }
 
     fn random(&mut self) -> u64 {
