@@ -67,6 +67,8 @@ enum Timed {
 }
 
 impl Timed {
+    const ALL: [Self; Self::COUNT] =
+        [Self::Interrupts, Self::Uart, Self::Pit, Self::Rtc, Self::Pm, Self::Pci];
     const COUNT: usize = 6;
 }
 
@@ -215,9 +217,7 @@ impl Computer {
         self.lines = [(gsi::COM1, self.uart.irq()), (gsi::RTC, self.rtc.irq()), (gsi::SCI, self.pm.irq())]
             .into_iter()
             .fold(0, |lines, (gsi, level)| lines | u16::from(level) << gsi);
-        for device in [Timed::Interrupts, Timed::Uart, Timed::Pit, Timed::Rtc, Timed::Pm, Timed::Pci] {
-            self.plan(device);
-        }
+        Timed::ALL.into_iter().for_each(|device| self.plan(device));
         Ok(())
     }
 
@@ -331,17 +331,31 @@ impl Computer {
         if now < self.due {
             return;
         }
-        self.interrupts.advance(now);
-        self.plan(Timed::Interrupts);
-        self.advance_pit(now);
-        self.uart.advance(now);
-        self.sync_uart();
-        self.rtc.advance(now);
-        self.sync_rtc();
-        self.pm.advance(now);
-        self.sync_pm();
-        self.pci.advance(context);
-        self.sync_pci();
+        let is_due = |device: Timed| self.deadlines[device as usize] <= now;
+        let [interrupts, uart, pit, rtc, pm, pci] = Timed::ALL.map(is_due);
+        if interrupts {
+            self.interrupts.advance(now);
+            self.plan(Timed::Interrupts);
+        }
+        if uart {
+            self.uart.advance(now);
+            self.sync_uart();
+        }
+        if pit {
+            self.advance_pit(now);
+        }
+        if rtc {
+            self.rtc.advance(now);
+            self.sync_rtc();
+        }
+        if pm {
+            self.pm.advance(now);
+            self.sync_pm();
+        }
+        if pci {
+            self.pci.advance(context);
+            self.sync_pci();
+        }
     }
 
     fn advance_pit(&mut self, now: Instant) {

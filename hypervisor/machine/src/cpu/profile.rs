@@ -18,6 +18,17 @@ pub const HYPERVISOR_LEAF: u32 = 0x4000_0000;
 /// What EBX, ECX and EDX of that leaf say.
 pub const HYPERVISOR_NAME: [u8; 12] = *b"LockstepLock";
 
+/// The first leaf of a second interface: KVM's, where Linux and others look for it, with no paravirtual device in it. It is
+/// how a kernel learns that x2APIC mode works here without interrupt remapping: an end of interrupt is then one WRMSR,
+/// not a store that has to be decoded.
+pub const KVM_LEAF: u32 = 0x4000_0100;
+/// What EBX, ECX and EDX of that leaf say.
+const KVM_NAME: [u8; 12] = *b"KVMKVMKVM\0\0\0";
+/// The leaf behind it.
+const KVM_FEATURES_LEAF: u32 = KVM_LEAF + 1;
+/// Its features: no delays between accesses of ports are needed (KVM_FEATURE_NOP_IO_DELAY).
+const KVM_FEATURES: u32 = 1 << 1;
+
 /// Ticks of the time-stamp counter in a second: exactly 1 GHz.
 pub const TSC_HZ: u64 = 1_000_000_000;
 /// The core crystal clock in Hz, which the local APIC's timer counts.
@@ -181,10 +192,12 @@ impl Profile {
             }
             0xb => topology(sub),
             0xd => self.xsave(sub, view),
-            HYPERVISOR_LEAF => hypervisor(),
+            HYPERVISOR_LEAF => hypervisor(HYPERVISOR_LEAF, &HYPERVISOR_NAME),
+            KVM_LEAF => hypervisor(KVM_LEAF + 1, &KVM_NAME),
+            KVM_FEATURES_LEAF => [KVM_FEATURES, 0, 0, 0],
             0x8000_0000..=EXTENDED_MAX => self.extended[(leaf & 0xff) as usize],
             // Leaves that only a known hypervisor has.
-            0x4000_0001..=0x4000_00ff => [0; 4],
+            0x4000_0001..=0x4000_ffff => [0; 4],
             _ => self.basic.get(leaf as usize).copied().unwrap_or(self.basic[BASIC_MAX as usize]),
         }
     }
@@ -316,9 +329,9 @@ const fn topology(sub: u32) -> Answer {
     }
 }
 
-const fn hypervisor() -> Answer {
-    let name = &HYPERVISOR_NAME;
-    [HYPERVISOR_LEAF, little(name, 0), little(name, 4), little(name, 8)]
+/// The first leaf of a hypervisor's interface: its last leaf and its name.
+const fn hypervisor(last: u32, name: &[u8; 12]) -> Answer {
+    [last, little(name, 0), little(name, 4), little(name, 8)]
 }
 
 /// Bytes of a standard XSAVE area with these components.
@@ -360,6 +373,8 @@ mod tests {
             let vendor: std::vec::Vec<u8> = [b, d, c].into_iter().flat_map(u32::to_le_bytes).collect();
             assert_eq!((max, &vendor[..]), (0x16, &b"GenuineIntel"[..]));
             assert_eq!(cpuid(0x4000_0000, 0), [0x4000_0000, 0x6b63_6f4c, 0x7065_7473, 0x6b63_6f4c]);
+            assert_eq!(cpuid(0x4000_0100, 0), [0x4000_0101, 0x4b4d_564b, 0x564b_4d56, 0x4d], "KVMKVMKVM");
+            assert_eq!(cpuid(0x4000_0101, 0), [2, 0, 0, 0], "no paravirtual clock, no other device");
             assert_ne!(cpuid(1, 0)[2] & 1 << 31, 0, "hypervisor");
             assert_eq!(cpuid(1, 0)[1] >> 24, 0, "APIC identifier");
             for zero in [5, 9, 0xa, 0x12, 0x14] {
