@@ -108,7 +108,7 @@ const OUR_FAULTS: [&str; 5] =
 /// The shell must have answered by then, wall-clock time: the emulator may share its processor with much else.
 const ANSWER: Duration = Duration::from_secs(60);
 /// From one question to the shell to the next.
-const QUESTIONS: Duration = Duration::from_secs(2);
+const QUESTIONS: Duration = Duration::from_millis(400);
 /// The escape key.
 const ESCAPE: &str = "\u{1d}";
 

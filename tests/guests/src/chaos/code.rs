@@ -128,8 +128,9 @@ pub fn generate(random: &mut Random, theme: Theme, code: &mut Code) {
 
 /// Random registers; RSP is sometimes a stack.
 pub fn registers(random: &mut Random) -> Registers {
-    let mut registers: Registers = core::array::from_fn(|_| match random.below(3) {
+    let mut registers: Registers = core::array::from_fn(|_| match random.below(12) {
         0 => random.address(),
+        1..=3 => scratch() + random.below(0x7000),
         _ => random.value(),
     });
     if !random.one_in(8) {
