@@ -6,6 +6,7 @@ use machine_tests::{Exit, Host, Payload, host, payload, runs_to_its_end};
 use xtask::payload::boot_sector::{FAILURE, GREETING, SECOND_SECTOR};
 use xtask::payload::disk::MENU_ENTRY;
 use xtask::vm::Vm;
+use xtask::vm::host::Console;
 
 #[test]
 fn a_boot_sector_reads_and_writes_its_disk_by_the_bios() {
@@ -94,4 +95,29 @@ fn firmware_starts_from_the_disk_that_the_configuration_names() {
     let (outcome, _) = host().run(&vm).unwrap();
     outcome.expect(&Exit::Success).unwrap();
     assert_eq!(outcome.console.matches(SECOND_SECTOR).count(), 2, "{}", outcome.last_words());
+}
+
+/// GRUB reads the keyboard, the partition and the file system; to switch the machine off it reads the ACPI tables by a parser of its
+/// own, and finds the sleep type in the DSDT that SeaBIOS has put together.
+#[test]
+fn a_person_can_use_the_boot_loader() {
+    let vm = payload(Payload::Disk, "").vm().unwrap();
+    let mut started = Host { console: Console::Typed, ..host() }.start(&vm).unwrap();
+    let mut answers = |keys: &str, wanted: &str| {
+        let before = started.running.console().len();
+        started.running.send(keys).unwrap();
+        let came = started.running.wait_for_after(before, wanted).unwrap();
+        assert!(came, "{keys:?}: no {wanted:?} in:\n{}", started.running.console());
+    };
+    answers("", "Press enter to boot");
+    answers("c", "grub>");
+    answers("ls\r", "(hd0,msdos1)");
+    answers("ls -l (hd0,msdos1)/boot\r", "vmlinuz-");
+    answers("cat /etc/hostname-of-nobody\r", "not found");
+    answers("halt\r", "@@ vm event=stopped");
+    let (outcome, _) = started.wait().unwrap();
+    outcome.expect(&Exit::Success).unwrap();
+    let stopped = outcome.facts("vm").find(|fact| fact.starts_with("event=stopped ")).unwrap_or_default();
+    assert!(stopped.contains(" reason=power-off "), "{stopped}");
+    assert!(!outcome.console.contains("Linux version"), "{}", outcome.last_words());
 }
