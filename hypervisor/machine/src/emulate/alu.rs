@@ -152,11 +152,11 @@ mod tests {
     /// Addition bit by bit: the sum, the carry out of bit 3, of bit 6, of bit 7.
     fn ripple(a: u8, b: u8, mut carry: bool) -> (u8, bool, bool, bool) {
         let (mut sum, mut out) = (0, [false; 8]);
-        for n in 0..8 {
+        for (n, out) in out.iter_mut().enumerate() {
             let (x, y) = (a >> n & 1 != 0, b >> n & 1 != 0);
             sum |= u8::from(x ^ y ^ carry) << n;
             carry = x && y || carry && (x || y);
-            out[n] = carry;
+            *out = carry;
         }
         (sum, out[3], out[6], out[7])
     }
@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn conditions_are_those_of_the_manual() {
         // SDM vol. 1, appendix B.
-        let by_name: [(u8, fn(u64) -> bool); 8] = [
+        type Holds = fn(u64) -> bool;
+        let by_name: [(u8, Holds); 8] = [
             (0x0, |f| f & OF != 0),
             (0x2, |f| f & CF != 0),
             (0x4, |f| f & ZF != 0),

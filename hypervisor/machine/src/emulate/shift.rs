@@ -159,7 +159,7 @@ mod tests {
             {
                 let result = shift(kind, value.into(), count, before, 1);
                 let used = masked(count, 1);
-                let rings = matches!(kind, Shift::Rcl | Shift::Rcr) && used % 9 == 0;
+                let rings = matches!(kind, Shift::Rcl | Shift::Rcr) && used.is_multiple_of(9);
                 let (expected, carry, overflow) = bitwise(kind, value, used, before & CF != 0);
                 assert_eq!(result.value, expected.into(), "{kind:?} {value:#x} {count}");
                 let rotates = matches!(kind, Shift::Rol | Shift::Ror | Shift::Rcl | Shift::Rcr);
