@@ -51,15 +51,17 @@ pub fn pm_timer() -> u32 {
     inl(0x608)
 }
 
-/// Sends a byte round the loop of COM1 with the receive interrupt enabled: what came back, and what `wait` says after `route`.
+/// Sends a byte round the loop of COM1 and enables the transmitter's interrupt: what came back, and what `wait` says of interrupts then.
 pub fn uart_loopback(byte: u8, route: impl Fn(), wait: impl Fn() -> u64) -> (u8, u64) {
     crate::serial::flush();
-    // No FIFO, or received bytes would wait for company. OUT2 lets interrupts out.
-    write(&[(0x3fa, 0), (0x3fc, 0x18), (0x3f9, 1)]);
-    route();
-    write(&[(0x3f8, byte)]);
-    let came = wait();
+    write(&[(0x3fa, 0), (0x3fc, 0x10), (0x3f8, byte)]);
+    wait();
     let echo = inb(0x3f8);
+    // The transmitter is empty: that interrupts once it may. OUT2 lets it out, which the loop would not.
+    write(&[(0x3fc, 0x0b)]);
+    route();
+    write(&[(0x3f9, 2)]);
+    let came = wait();
     write(&[(0x3f9, 0), (0x3fc, 3), (0x3fa, 7)]);
     (echo, came)
 }

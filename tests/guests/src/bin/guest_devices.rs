@@ -16,6 +16,8 @@ guests::program!(run);
 const MS: u64 = 1_000_000;
 /// How late an interrupt may be that nothing keeps off, in ticks of the TSC.
 const LATE: u64 = 300_000;
+/// The same within a string instruction, whose iterations are done in steps: two of them on the emulated machine.
+const STEPS: u64 = 30_000_000;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 static WHEN: AtomicU64 = AtomicU64::new(0);
@@ -117,7 +119,8 @@ fn pic_and_io_apic(report: &mut Report) {
     exits::set_pin(2, 0x45);
     report.within("io-apic-ticks", spin(20), 19, 21);
     exits::set_pin(2, 0x1_0045);
-    report.equal("io-apic-masked", spin(5), 0);
+    // One may have come before the mask.
+    report.within("io-apic-masked", spin(5), 0, 1);
     // As NMI, with interrupts off, and nothing else to wake anybody.
     traps::set_handler(2, Some(note));
     COUNT.store(0, Ordering::SeqCst);
@@ -139,7 +142,7 @@ fn local_apic(report: &mut Report) {
     traps::set_handler(0x46, Some(by_apic));
     apic::write(apic::Register::TimerDivide, 0xb);
     // 25 MHz: 5 ms.
-    let one_shot = |report: &mut Report, name: &str, wait: &dyn Fn()| {
+    let one_shot = |report: &mut Report, name: &str, bound: u64, wait: &dyn Fn()| {
         COUNT.store(0, Ordering::SeqCst);
         apic::write(apic::Register::LvtTimer, 0x46);
         let start = cpu::rdtsc();
@@ -147,18 +150,18 @@ fn local_apic(report: &mut Report) {
         wait();
         let late = WHEN.load(Ordering::SeqCst).wrapping_sub(start + 5 * MS);
         report.equal(format_args!("{name}-count"), COUNT.load(Ordering::SeqCst), 1);
-        report.within(format_args!("{name}-late-ns"), late, 0, LATE);
+        report.within(format_args!("{name}-late-ns"), late, 0, bound);
     };
-    one_shot(report, "apic-timer-in-a-loop-of-exits", &|| {
+    one_shot(report, "apic-timer-in-a-loop-of-exits", LATE, &|| {
         let end = cpu::rdtsc() + 20 * MS;
         cpu::interrupts_on();
         while cpu::rdtsc() < end {}
         cpu::interrupts_off();
     });
-    one_shot(report, "apic-timer-wakes-halt", &cpu::wait_for_interrupt);
-    one_shot(report, "apic-timer-in-string-output", &|| {
+    one_shot(report, "apic-timer-wakes-halt", LATE, &cpu::wait_for_interrupt);
+    one_shot(report, "apic-timer-in-string-output", STEPS, &|| {
         cpu::interrupts_on();
-        // Far longer than 5 ms.
+        // 64 steps of the emulator.
         let _ = exits::rep_outsb(0x80, guests::wild::DATA, 0x8000);
         cpu::interrupts_off();
     });
@@ -166,6 +169,7 @@ fn local_apic(report: &mut Report) {
     apic::write(apic::Register::TimerInitial, 25_000);
     report.within("apic-timer-periodic", spin(20), 19, 21);
     apic::write(apic::Register::TimerInitial, 0);
+    spin(1);
     apic::write(apic::Register::LvtTimer, 0x4_0046);
     COUNT.store(0, Ordering::SeqCst);
     let at = cpu::rdtsc() + 3 * MS;
