@@ -21,7 +21,8 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 ///
 /// Counts the emulated machine's instructions from the kernel's first to userland, and those of the cpu and gzip loads. What
 /// firmware, loader and hypervisor take before the kernel's first instruction is measured by a kernel of the same size that
-/// switches off at once, and subtracted.
+/// switches off at once, and subtracted. The clock that the machine claims decides how often the guest's timer interrupts its work:
+/// 250 times per emulated second.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// One JSON object per line
@@ -30,6 +31,9 @@ pub struct Args {
     /// Size of the loads, MB
     #[arg(long, value_name = "MB", default_value_t = 32)]
     size: u32,
+    /// Instructions per emulated second: how much work there is between two timer ticks
+    #[arg(long, value_name = "N", default_value_t = 1_000_000_000)]
+    ips: u64,
     /// Install what is missing without asking
     #[arg(long)]
     yes: bool,
@@ -58,15 +62,16 @@ impl Pair {
 pub fn run(args: Args) -> Result<ExitCode> {
     setup::ensure(Purpose::Bench, args.yes)?;
     crate::emulator::binary()?;
-    let kernel = args.hypervisor.map_or_else(crate::verbs::build::kernel, Ok)?;
+    let kernel = args.hypervisor.clone().map_or_else(crate::verbs::build::kernel, Ok)?;
     let linux = |words: &str| Payload::Cloud.describe(&format!("quiet {words} n={}", args.size));
-    let nothing = both("nothing", &kernel, &nothing(&linux("off=1")?)?)?;
-    let userland = both("userland", &kernel, &linux("off=1")?)?;
-    let boot = both("boot", &kernel, &linux("wl=boot")?)?;
+    let both = |what: &str, description: &Description| both(what, &kernel, args.ips, description);
+    let nothing = both("nothing", &nothing(&linux("off=1")?)?)?;
+    let userland = both("userland", &linux("off=1")?)?;
+    let boot = both("boot", &linux("wl=boot")?)?;
     let mut report = Report::default();
     to_userland(&mut report, userland.minus(nothing));
     for load in ["cpu", "gzip"] {
-        let pair = both(load, &kernel, &linux(&format!("wl={load}"))?)?;
+        let pair = both(load, &linux(&format!("wl={load}"))?)?;
         a_load(&mut report, load, pair.minus(boot));
     }
     Ok(report.finish(args.json))
@@ -99,11 +104,11 @@ fn nothing(description: &Description) -> Result<Description> {
 }
 
 /// Instructions of a run on Lockstep and of one without.
-fn both(what: &str, kernel: &Path, description: &Description) -> Result<Pair> {
+fn both(what: &str, kernel: &Path, ips: u64, description: &Description) -> Result<Pair> {
     let step = ui::step(format!("run {what} on Lockstep"));
     let name = format!("bench-boot-{what}");
     let host = Host::new(&name, kernel.to_owned());
-    let host = Host { limit: LIMIT, words: format!("{} proof=off", host.words), ..host };
+    let host = Host { limit: LIMIT, ips, ..host };
     let (outcome, _) = host.run(&description.vm()?)?;
     outcome.expect(&Exit::Success)?;
     ensure!(
@@ -115,7 +120,7 @@ fn both(what: &str, kernel: &Path, description: &Description) -> Result<Pair> {
     step.done_with(format!("{:.1} M instructions", ours / 1e6));
     let step = ui::step(format!("run {what} bare"));
     let machine = payload::bare(description, &format!("{name}-bare"))?;
-    let outcome = crate::emulator::Machine { limit: LIMIT, ..machine }.run()?;
+    let outcome = crate::emulator::Machine { limit: LIMIT, ips, ..machine }.run()?;
     ensure!(
         matches!(outcome.exit, Exit::PowerOff | Exit::Success),
         "the bare machine did not switch itself off: {}\n{}",

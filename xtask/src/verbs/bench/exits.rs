@@ -87,7 +87,7 @@ fn measure(kernel: &std::path::Path, body: &Loop, rounds: u32) -> Result<u64> {
     let start = Start::Kernel { kernel: file, initrd: None, command_line: String::new() };
     let vm = Description::new("loop", start).vm()?;
     let host = Host::new(&name, kernel.to_owned());
-    let host = Host { limit: LIMIT, words: format!("{} proof=off", host.words), ..host };
+    let host = Host { limit: LIMIT, ..host };
     let (outcome, _) = host.run(&vm)?;
     outcome.expect(&Exit::Success)?;
     ensure!(
