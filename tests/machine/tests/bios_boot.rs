@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use machine_tests::{Exit, Host, Payload, host, payload, runs_to_its_end};
+use machine_tests::{Exit, Host, Payload, Running, host, payload, runs_to_its_end};
 use xtask::payload::boot_sector::{FAILURE, GREETING, SECOND_SECTOR};
 use xtask::payload::disk::MENU_ENTRY;
 use xtask::vm::Vm;
@@ -103,12 +103,7 @@ fn firmware_starts_from_the_disk_that_the_configuration_names() {
 fn a_person_can_use_the_boot_loader() {
     let vm = payload(Payload::Disk, "").vm().unwrap();
     let mut started = Host { console: Console::Typed, ..host() }.start(&vm).unwrap();
-    let mut answers = |keys: &str, wanted: &str| {
-        let before = started.running.console().len();
-        started.running.send(keys).unwrap();
-        let came = started.running.wait_for_after(before, wanted).unwrap();
-        assert!(came, "{keys:?}: no {wanted:?} in:\n{}", started.running.console());
-    };
+    let mut answers = |keys: &str, wanted: &str| types(&mut started.running, keys, wanted);
     answers("", "Press enter to boot");
     answers("c", "grub>");
     answers("ls\r", "(hd0,msdos1)");
@@ -120,4 +115,27 @@ fn a_person_can_use_the_boot_loader() {
     let stopped = outcome.facts("vm").find(|fact| fact.starts_with("event=stopped ")).unwrap_or_default();
     assert!(stopped.contains(" reason=power-off "), "{stopped}");
     assert!(!outcome.console.contains("Linux version"), "{}", outcome.last_words());
+}
+
+#[test]
+fn a_person_has_a_shell_on_the_disk() {
+    let vm = payload(Payload::Disk, "wl=shell").vm().unwrap();
+    let mut started = Host { console: Console::Typed, ..host() }.start(&vm).unwrap();
+    // The prompt of the superuser's shell.
+    assert!(started.running.wait_for("\n# ").unwrap(), "{}", started.running.console());
+    let mut answers = |keys: &str, wanted: &str| types(&mut started.running, keys, wanted);
+    answers("echo dev=$(stat -c %t:%T /dev/vda1) boots=$(cat /var/lib/boots)\r", "dev=fe:1 boots=1");
+    answers("sha256sum -c /var/lib/noise.sum\r", "noise: OK");
+    answers("exit\r", "@@ vm event=stopped");
+    let (outcome, _) = started.wait().unwrap();
+    outcome.expect(&Exit::Success).unwrap();
+    assert_eq!(outcome.facts("DISK").last(), Some("clean"), "{}", outcome.last_words());
+}
+
+/// Types and waits for what it must bring.
+fn types(running: &mut Running, keys: &str, wanted: &str) {
+    let before = running.console().len();
+    running.send(keys).unwrap();
+    let came = running.wait_for_after(before, wanted).unwrap();
+    assert!(came, "{keys:?}: no {wanted:?} in:\n{}", running.console());
 }

@@ -199,7 +199,7 @@ impl Args {
             }
             None => {
                 let load = self.load.as_deref().unwrap_or(match self.guest {
-                    Payload::Cloud | Payload::Generic | Payload::I386 if person => "shell",
+                    Payload::Cloud | Payload::Generic | Payload::I386 | Payload::Disk if person => "shell",
                     guest => guest.load(),
                 });
                 let words = format!("wl={load} n={} gip={} {}", self.size, self.address, self.append);

@@ -28,7 +28,8 @@ mod tree;
 pub const MENU_ENTRY: &str = "Debian GNU/Linux";
 
 /// Programs of the root file system; their libraries come with them.
-const PROGRAMS: &[&str] = &["base-files", "coreutils", "dash", "grep", "mount", "sed", "sysvinit-core"];
+const PROGRAMS: &[&str] =
+    &["base-files", "coreutils", "dash", "grep", "mount", "sed", "sysvinit-core", "util-linux"];
 /// Drivers in the initial RAM disk: the disk, its file system, and the checksum that the file system looks for by name.
 const DRIVERS: &[&str] = &["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"];
 
