@@ -312,3 +312,20 @@ fn a_rate_out_of_bounds_is_refused_in_a_state_and_bounded_in_a_record() {
     assert_eq!(clock.save().rate, MIN_RATE);
     assert_eq!(clock.now(0), 10 * MILLISECOND);
 }
+
+#[test]
+fn a_clock_that_knows_its_host_is_right_from_the_first_moment() {
+    // A slow host: 20 ns for a count, which a clock that expects nothing believes only after many seconds.
+    const PACE: u64 = 20;
+    let mut clock = VirtualClock::expecting(PACE << 32);
+    let (mut count, mut real) = (0, 0);
+    for _ in 0..500 {
+        count += 50_000;
+        real += 50_000 * PACE;
+        if let Some(correction) = clock.correct(count, real) {
+            assert_eq!(correction.step, 0, "no step is needed");
+            clock.apply(count, &correction);
+        }
+        assert!(real.abs_diff(clock.now(count)) <= 100_000, "at {real} ns: {}", clock.now(count));
+    }
+}

@@ -3,6 +3,7 @@
 
 use crate::arch::pmu::Counters;
 use crate::arch::{cpu, time};
+use machine::clock::ticks::SECOND;
 use machine::clock::{Correction, VirtualClock};
 use machine::context::Instant;
 
@@ -40,7 +41,10 @@ impl GuestTime {
     pub fn new(counters: Option<Counters>, follows_host: bool) -> Self {
         let source = counters.map_or(Source::Host { start: cpu::tsc() }, Source::Instructions);
         let start = time::now_ns();
-        Self { source, clock: VirtualClock::new(), charged: 0, follows_host, stood: 0, start }
+        // A count is an instruction, or a tick of the time-stamp counter itself.
+        let pace = (u128::from(SECOND) << 32) / u128::from(time::hertz().max(1));
+        let clock = VirtualClock::expecting(u64::try_from(pace).unwrap_or(u64::MAX));
+        Self { source, clock, charged: 0, follows_host, stood: 0, start }
     }
 
     /// Whether it is a function of the guest's instructions.

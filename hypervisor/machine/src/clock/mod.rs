@@ -59,6 +59,15 @@ impl VirtualClock {
         Self::with(State { count: 0, nanoseconds: 0, fraction: 0, rate: NANOSECOND })
     }
 
+    /// A clock at 0 on a host whose processor takes about this long for a count: nanoseconds, 32.32 fixed point. It goes at
+    /// that rate until it is corrected, and steering reckons with it.
+    pub const fn expecting(pace: u64) -> Self {
+        let rate = if pace < MIN_RATE { MIN_RATE } else { pace };
+        let rate = if rate > MAX_RATE { MAX_RATE } else { rate };
+        let state = State { count: 0, nanoseconds: 0, fraction: 0, rate };
+        Self { state, steering: Steering::expecting(rate) }
+    }
+
     const fn with(state: State) -> Self {
         Self { state, steering: Steering::new() }
     }

@@ -25,7 +25,9 @@ const MEASURABLE: u64 = 200_000;
 const STALL: u64 = 50_000_000;
 /// The fastest pace is forgotten in about this time, nanoseconds.
 const MEMORY: u64 = 8_000_000_000;
-/// The fastest pace that is reckoned with before anything is measured: 4 counts per nanosecond.
+/// How much faster than its clock a processor may turn out to be: instructions per cycle.
+const QUICKER: u64 = 4;
+/// The fastest pace that is reckoned with where nothing is known of the host: 4 counts per nanosecond.
 const GUESS: u64 = NANOSECOND / 4;
 
 /// What the primary knows about real time.
@@ -53,6 +55,12 @@ struct Look {
 impl Steering {
     pub const fn new() -> Self {
         Self { next: 0, last: None, idle: 0, pace: 0, fastest: GUESS }
+    }
+
+    /// For a host whose processor takes about this long for a count: 32.32 fixed point. It may be [`QUICKER`] times as fast.
+    pub const fn expecting(pace: u64) -> Self {
+        let fastest = pace / QUICKER;
+        Self { fastest: if fastest < MIN_RATE { MIN_RATE } else { fastest }, ..Self::new() }
     }
 
     #[inline]
