@@ -31,3 +31,8 @@ fn bad_rings_stop_nobody() {
     // What a driver does to its own queues never ends its machine.
     assert_eq!(slice(2, 60, Some("rings")).stops.into_iter().collect::<Vec<_>>(), []);
 }
+
+#[test]
+fn the_hostile_guest_is_one_of_the_programs() {
+    assert!(xtask::guests::programs().unwrap().iter().any(|program| program == "chaos_guest"));
+}
