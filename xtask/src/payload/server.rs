@@ -1,17 +1,29 @@
-//! Guests with programs of packages on top of the workload guest: servers, and a program that stresses the machine.
+//! Guests with programs of packages on top of the workload guest: servers, a program that stresses the machine, and the
+//! clients that measure the servers from a plain machine beside Lockstep's.
+
+use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
 use super::programs::Trees;
 use super::workload::{self, Linux};
+use crate::emulator::{Machine, Nic, NicMode};
 use crate::linux::{self, Flavour};
 use crate::modules::Modules;
+use crate::vm::{Description, Start};
+
+/// A client's address, the one that a guest takes for its way outside.
+const CLIENT_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+/// The last byte of a client's card's address.
+const CLIENT_CARD: u8 = 0x60;
 
 /// A guest with programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Programs {
     /// The name of its load, which starts them.
     pub load: &'static str,
+    /// The kernel. The one for virtual machines has no drivers for real cards.
+    flavour: Flavour,
     packages: &'static [&'static str],
     programs: &'static [&'static str],
     /// What the load does, in the words of `tests/workload/init`.
@@ -23,6 +35,7 @@ pub struct Programs {
 /// redis-server on 6379, until somebody connects to port 9; then the requests that it has answered.
 pub const REDIS: Programs = Programs {
     load: "redis",
+    flavour: Flavour::Cloud,
     packages: &["redis-server", "redis-tools"],
     programs: &["/usr/bin/redis-check-rdb", "/usr/bin/redis-benchmark", "/usr/bin/redis-cli"],
     script: "network
@@ -42,6 +55,7 @@ redis-cli shutdown nosave
 /// nginx on 80, until somebody connects to port 9.
 pub const NGINX: Programs = Programs {
     load: "nginx",
+    flavour: Flavour::Cloud,
     packages: &["nginx"],
     programs: &["/usr/sbin/nginx"],
     script: "network
@@ -72,6 +86,7 @@ http {
 /// stress-ng's processor, memory and timer stressors, each checking itself, for `n` seconds.
 pub const STRESS: Programs = Programs {
     load: "stress",
+    flavour: Flavour::Cloud,
     packages: &["stress-ng"],
     programs: &["/usr/bin/stress-ng"],
     script: "mkdir -p /dev/shm /run
@@ -83,13 +98,70 @@ echo stress=$?
     files: &[],
 };
 
-/// The guest of these programs: Debian's kernel for virtual machines, from the cache or made.
+/// redis-benchmark with `n` requests of each kind against the redis-server at `srv`, then checks of what the server holds.
+/// It says what it finds in `@@ CLIENT` lines, and switches the server off.
+pub const REDIS_CLIENT: Programs = Programs {
+    load: "redisclient",
+    flavour: Flavour::Generic,
+    packages: &["redis-tools"],
+    programs: &["/usr/bin/redis-benchmark", "/usr/bin/redis-cli"],
+    script: "network
+redis() { redis-cli -h \"$SERVER\" \"$@\"; }
+tries=0
+until redis ping 2>/dev/null | grep -q PONG || [ $tries -gt 300 ]; do sleep 1; tries=$((tries + 1)); done
+mark CLIENT connected tries=$tries
+redis-benchmark -h \"$SERVER\" -q -n \"$N\" -c 4 -t set,get,incr 2>&1 | tr '\\r' '\\n' | grep -v 'rps=' |
+  while read -r line; do [ -n \"$line\" ] && mark CLIENT \"$line\"; done
+mark CLIENT counter=$(redis get counter:__rand_int__)
+if [ \"$(redis -r 50 incr visits)\" = \"$(seq 1 50)\" ]; then mark CLIENT order=right; else mark CLIENT order=wrong; fi
+head -c 49152 /dev/urandom | base64 >/tmp/value
+redis -x set value </tmp/value
+if [ \"$(redis get value)\" = \"$(cat /tmp/value)\" ]; then mark CLIENT value=right; else mark CLIENT value=wrong; fi
+nc \"$SERVER\" 9 </dev/null
+",
+    files: &[],
+};
+
+/// wrk against the nginx at `srv` for `n` seconds, then one large file. It says what it finds in `@@ CLIENT` lines, and
+/// switches the server off.
+pub const NGINX_CLIENT: Programs = Programs {
+    load: "nginxclient",
+    flavour: Flavour::Generic,
+    packages: &["wrk"],
+    programs: &["/usr/bin/wrk"],
+    script: "network
+tries=0
+until wget -q -O - http://\"$SERVER\"/index.html 2>/dev/null | grep -q ok || [ $tries -gt 300 ]; do
+  sleep 1; tries=$((tries + 1))
+done
+mark CLIENT connected tries=$tries
+wrk -t 1 -c 4 -d \"$N\"s --latency http://\"$SERVER\"/index.html 2>&1 | while read -r line; do mark CLIENT \"$line\"; done
+mark CLIENT file8=$(wget -q -O - http://\"$SERVER\"/file8 | sha256sum | cut -d ' ' -f 1)
+nc \"$SERVER\" 9 </dev/null
+",
+    files: &[],
+};
+
+/// A plain emulated machine whose Linux is the client of the server at `server`; its one card is not plugged in yet.
+///
+/// # Errors
+/// When a package cannot be had, or the medium cannot be made.
+pub fn client(what: &Programs, name: &str, server: Ipv4Addr, n: u32) -> Result<Machine> {
+    let linux = linux(what)?;
+    let words =
+        format!("{} wl={} n={n} gip={CLIENT_ADDRESS} srv={server}", workload::COMMAND_LINE, what.load);
+    let start = Start::Kernel { kernel: linux.kernel, initrd: Some(linux.initrd), command_line: words };
+    let machine = super::bare(&Description::new(what.load, start), name)?;
+    Ok(Machine { nics: vec![Nic::new(CLIENT_CARD, NicMode::Unplugged)], ..machine })
+}
+
+/// The guest of these programs, from the cache or made.
 ///
 /// # Errors
 /// When a package cannot be had.
 pub fn linux(what: &Programs) -> Result<Linux> {
-    let kernel = linux::kernel_of(Flavour::Cloud)?;
-    let busybox = std::fs::read(linux::busybox_of(Flavour::Cloud)?)?;
+    let kernel = linux::kernel_of(what.flavour)?;
+    let busybox = std::fs::read(linux::busybox_of(what.flavour)?)?;
     let mut archive = workload::with_modules(workload::base(&busybox)?, &Modules::of(&kernel.tree)?)?;
     archive = Trees::of(what.packages)?.add(archive, what.programs)?;
     archive = archive.file(&format!("lib/load/{}", what.load), what.script.as_bytes());

@@ -139,7 +139,8 @@ impl Started {
     /// When the machine cannot be watched, or the network failed.
     pub fn wait(self) -> Result<(Outcome, Vec<String>)> {
         let outcome = self.running.wait()?;
-        Ok((outcome, self.outside.finish()?))
+        let told = self.outside.finish(&outcome)?;
+        Ok((outcome, told))
     }
 
     /// Waits for the end, or until `stop` says so; then the machine is ended.
@@ -148,7 +149,8 @@ impl Started {
     /// As [`Started::wait`].
     pub fn wait_unless(self, stop: impl Fn() -> bool) -> Result<(Outcome, Vec<String>)> {
         let outcome = self.running.wait_unless(stop)?;
-        Ok((outcome, self.outside.finish()?))
+        let told = self.outside.finish(&outcome)?;
+        Ok((outcome, told))
     }
 
     /// Ends it because what was awaited has come.
@@ -157,7 +159,8 @@ impl Started {
     /// As [`Started::wait`].
     pub fn stop(self) -> Result<(Outcome, Vec<String>)> {
         let outcome = self.running.stop()?;
-        Ok((outcome, self.outside.finish()?))
+        let told = self.outside.finish(&outcome)?;
+        Ok((outcome, told))
     }
 }
 

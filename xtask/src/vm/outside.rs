@@ -1,12 +1,13 @@
-//! What a virtual machine's network is joined to: nothing, stations inside this process, a UDP port, a TAP interface.
+//! What a virtual machine's network is joined to: nothing, stations inside this process, other emulated machines, a UDP
+//! port, a TAP interface.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::emulator::{Machine, NicMode};
+use crate::emulator::{Exit, Machine, NicMode, Outcome, Running};
 use crate::switch::cable::CableConfig;
 use crate::switch::config::{Config, PortName};
 use crate::switch::core::{Summary, Switch};
@@ -33,6 +34,18 @@ pub enum Outside {
         /// Where to write what passes.
         capture: Option<PathBuf>,
     },
+    /// All of them into one lock-step network of this process, with the first cards of these machines, which run as long as
+    /// the host does. Each must switch itself off; what it says in `@@ CLIENT` lines is told.
+    Machines {
+        /// Seed of the network's chances.
+        seed: u64,
+        /// Each cable.
+        cable: CableConfig,
+        /// The machines.
+        machines: Vec<Machine>,
+        /// Where to write what passes.
+        capture: Option<PathBuf>,
+    },
     /// The first card into a UDP port of the loopback: frames come on it and go to the next.
     Udp(u16),
     /// The first card into a TAP interface.
@@ -40,7 +53,20 @@ pub enum Outside {
 }
 
 /// A network under way.
-pub struct Connected(Option<JoinHandle<Result<Summary>>>);
+#[derive(Default)]
+pub struct Connected {
+    switch: Option<JoinHandle<Result<Summary>>>,
+    machines: Vec<Running>,
+}
+
+/// What makes a lock-step network, beside the host.
+struct Plan<'a> {
+    seed: u64,
+    cable: &'a CableConfig,
+    stations: &'a [(String, StationConfig)],
+    machines: &'a [Machine],
+    capture: Option<&'a Path>,
+}
 
 impl Outside {
     /// Parses what a user writes: `none`, `udp:PORT`, `tap:INTERFACE`.
@@ -72,68 +98,96 @@ impl Outside {
         }
     }
 
-    /// Plugs the machine's cards in. With stations, a switch begins to run in a thread of its own.
+    /// Plugs the machine's cards in. In lock-step, a switch begins to run in a thread of its own, and the other machines
+    /// start.
     ///
     /// # Errors
     /// When the network cannot be made.
     pub fn connect(&self, name: &str, machine: &mut Machine) -> Result<Connected> {
         if machine.nics.is_empty() {
-            return Ok(Connected(None));
+            return Ok(Connected::default());
         }
-        match self {
-            Outside::Nothing => {}
-            Outside::Udp(port) => machine.nics[0].mode = NicMode::Socket { port: *port },
-            Outside::Tap(interface) => machine.nics[0].mode = NicMode::Tap { interface: interface.clone() },
-            Outside::Stations { seed, cable, stations, capture } => {
-                return self.switch(name, machine, *seed, cable, stations, capture.as_deref());
+        let plan = match self {
+            Outside::Nothing => return Ok(Connected::default()),
+            Outside::Udp(port) => {
+                machine.nics[0].mode = NicMode::Socket { port: *port };
+                return Ok(Connected::default());
             }
-        }
-        Ok(Connected(None))
+            Outside::Tap(interface) => {
+                machine.nics[0].mode = NicMode::Tap { interface: interface.clone() };
+                return Ok(Connected::default());
+            }
+            Outside::Stations { seed, cable, stations, capture } => {
+                Plan { seed: *seed, cable, stations, machines: &[], capture: capture.as_deref() }
+            }
+            Outside::Machines { seed, cable, machines, capture } => {
+                Plan { seed: *seed, cable, stations: &[], machines, capture: capture.as_deref() }
+            }
+        };
+        plan.start(name, machine)
     }
+}
 
-    fn switch(
-        &self,
-        name: &str,
-        machine: &mut Machine,
-        seed: u64,
-        cable: &CableConfig,
-        stations: &[(String, StationConfig)],
-        capture: Option<&std::path::Path>,
-    ) -> Result<Connected> {
+impl Plan<'_> {
+    fn start(&self, name: &str, machine: &mut Machine) -> Result<Connected> {
         const HOST: &str = "host";
         let tag: String = name.chars().rev().take(16).filter(char::is_ascii_alphanumeric).collect();
         let socket = std::env::temp_dir().join(format!("lockstep-vm-{}-{tag}.sock", std::process::id()));
-        let mut config = Config::lan(seed, &[HOST], cable);
+        let others: Vec<String> = (0..self.machines.len()).map(|number| format!("machine{number}")).collect();
+        let hosts: Vec<&str> = std::iter::once(HOST).chain(others.iter().map(String::as_str)).collect();
+        let mut config = Config::lan(self.seed, &hosts, self.cable);
         let ports = &mut config.networks[0].ports;
         for (number, nic) in machine.nics.iter_mut().enumerate() {
             if number > 0 {
-                ports.push((PortName::new(HOST, number as u8), cable.clone()));
+                ports.push((PortName::new(HOST, number as u8), self.cable.clone()));
             }
             nic.mode = NicMode::Lockstep { device: number.to_string() };
         }
-        ports.extend(stations.iter().map(|(name, _)| (PortName::new(name, 0), cable.clone())));
-        config.worlds = stations.iter().map(|(name, _)| name.clone()).collect();
-        config.networks[0].capture = capture.map(PathBuf::from);
-        let worlds = stations
+        ports.extend(self.stations.iter().map(|(name, _)| (PortName::new(name, 0), self.cable.clone())));
+        config.worlds = self.stations.iter().map(|(name, _)| name.clone()).collect();
+        config.networks[0].capture = self.capture.map(PathBuf::from);
+        let worlds = self
+            .stations
             .iter()
             .map(|(name, spec)| (name.clone(), Box::new(Station::new(spec)) as Box<dyn World>))
             .collect();
         let switch = Switch::new(&config, worlds)?;
         let mut server = Server::bind(&socket)?;
         server.give_up_after = Some(GIVE_UP);
-        machine.environment.push(("LOCKSTEP_NET".into(), format!("{HOST}:{}", socket.display())));
-        Ok(Connected(Some(std::thread::spawn(move || server.run(&config, switch, None)))))
+        let plug = |host: &str| ("LOCKSTEP_NET".into(), format!("{host}:{}", socket.display()));
+        machine.environment.push(plug(HOST));
+        let mut machines = Vec::new();
+        for (host, other) in others.iter().zip(self.machines) {
+            let mut other = other.clone();
+            let card = other.nics.first_mut().context("a machine on the network has no card")?;
+            card.mode = NicMode::Lockstep { device: "0".into() };
+            other.environment.push(plug(host));
+            machines.push(other.start()?);
+        }
+        let switch = std::thread::spawn(move || server.run(&config, switch, None));
+        Ok(Connected { switch: Some(switch), machines })
     }
 }
 
 impl Connected {
-    /// Waits for the network's end, which is that of its machines; one line from each station.
+    /// Waits for the network's end, which is that of its machines: one line from each station, the `@@ CLIENT` lines of each
+    /// machine. When the host was ended from outside, so are they.
     ///
     /// # Errors
-    /// When the network failed.
-    pub fn finish(self) -> Result<Vec<String>> {
-        let Some(thread) = self.0 else { return Ok(Vec::new()) };
+    /// When the network failed, or a machine ended in another way than by switching itself off.
+    pub fn finish(self, host: &Outcome) -> Result<Vec<String>> {
+        let ended = matches!(host.exit, Exit::Killed | Exit::Reached | Exit::Limit);
+        let mut told = Vec::new();
+        for machine in self.machines {
+            let outcome = if ended { machine.kill()? } else { machine.wait()? };
+            told.extend(outcome.facts("CLIENT").map(|fact| format!("client: {fact}")));
+            if !ended {
+                outcome.expect(&Exit::PowerOff).context("the machine beside Lockstep's")?;
+            }
+        }
+        let Some(thread) = self.switch else { return Ok(told) };
         let summary = thread.join().map_err(|_| anyhow!("the switch panicked"))??;
-        Ok(summary.worlds.into_iter().map(|(name, text)| format!("{name}: {text}")).collect())
+        told.extend(summary.worlds.into_iter().map(|(name, text)| format!("{name}: {text}")));
+        Ok(told)
     }
 }
