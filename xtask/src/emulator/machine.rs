@@ -295,6 +295,14 @@ impl Running {
         self.typing.as_ref().context("nobody can type on this machine's console")?.keyboard()
     }
 
+    /// Whether the machine has ended by itself.
+    ///
+    /// # Errors
+    /// When the process cannot be watched.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.process.ended()?.is_some())
+    }
+
     /// Waits until the console has said `text` behind its first `from` bytes. False: the machine ended before.
     ///
     /// # Errors

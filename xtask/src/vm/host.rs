@@ -137,8 +137,10 @@ impl Started {
     ///
     /// # Errors
     /// When the machine cannot be watched, or the network failed.
-    pub fn wait(self) -> Result<(Outcome, Vec<String>)> {
-        let outcome = self.running.wait()?;
+    pub fn wait(mut self) -> Result<(Outcome, Vec<String>)> {
+        // Without a machine that has gone down, the guest might wait for it for ever.
+        let alone = self.running.watch(|_| self.outside.is_broken())?;
+        let outcome = if alone { self.running.kill()? } else { self.running.wait()? };
         let told = self.outside.finish(&outcome)?;
         Ok((outcome, told))
     }

@@ -170,6 +170,16 @@ impl Plan<'_> {
 }
 
 impl Connected {
+    /// Whether a machine on the network has ended without having come to its end.
+    pub fn is_broken(&mut self) -> bool {
+        self.machines.iter_mut().any(|machine| {
+            let ended = machine.has_ended().unwrap_or(true);
+            // Reads what the console has said up to now.
+            let _ = machine.watch(|_| true);
+            ended && !machine.console().contains("@@ DONE")
+        })
+    }
+
     /// Waits for the network's end, which is that of its machines: one line from each station, the `@@ CLIENT` lines of each
     /// machine. When the host was ended from outside, so are they.
     ///
@@ -181,7 +191,7 @@ impl Connected {
         for machine in self.machines {
             let outcome = if ended { machine.kill()? } else { machine.wait()? };
             told.extend(outcome.facts("CLIENT").map(|fact| format!("client: {fact}")));
-            if !ended {
+            if !ended || outcome.exit != Exit::Killed {
                 outcome.expect(&Exit::PowerOff).context("the machine beside Lockstep's")?;
             }
         }
