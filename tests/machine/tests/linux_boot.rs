@@ -35,9 +35,3 @@ fn debian_s_generic_kernel_boots_and_switches_itself_off() {
     let (outcome, _) = runs_to_its_end(&payload(Payload::Generic, "wl=boot"), &host());
     is_content(&outcome);
 }
-
-#[test]
-fn debian_s_32_bit_kernel_boots_and_switches_itself_off() {
-    let (outcome, _) = runs_to_its_end(&payload(Payload::I386, "wl=boot"), &host());
-    is_content(&outcome);
-}

@@ -1,6 +1,6 @@
 //! The standard loads that stay inside the guest: processor, memory, processes, time, disk. What they compute must be right.
 
-use machine_tests::{DiskSource, Outcome, Payload, host, load_output, number, payload, runs_to_its_end};
+use machine_tests::{DiskSource, Host, Outcome, Payload, host, load_output, number, payload, runs_to_its_end};
 use vm_config::Memory;
 use xtask::fetch::sha256_of;
 use xtask::linux;
@@ -44,6 +44,25 @@ fn an_idle_guest_sleeps_as_long_as_it_means_to() {
     // Fifty times 100 ms, and what the shell does between.
     let slept = seconds(&outcome, "idle");
     assert!((5.0..7.5).contains(&slept), "{slept} s");
+}
+
+#[test]
+fn a_guest_s_clocks_agree_with_each_other_and_with_the_host_s() {
+    // With the boot proof, so that time is counted in instructions.
+    let host = host();
+    let host = Host { words: host.words.replace("proof=off", "proof=short"), ..host };
+    let (outcome, _) = runs_to_its_end(&payload(Payload::Cloud, "wl=clock"), &host);
+    let told = load_output(&outcome, "clock");
+    assert_eq!(told.len(), 1, "{told:?}");
+    let (centiseconds, seconds) = (number(told[0], "centiseconds"), number(told[0], "seconds"));
+    assert!(seconds >= 30.0, "{told:?}");
+    // A thousandth, and what it takes to look (a shell's loop).
+    assert!((centiseconds - seconds * 100.0).abs() <= 0.1 * seconds + 3.0, "{told:?}");
+    let vm = outcome.facts("vm").find(|fact| fact.starts_with("event=stopped ")).expect("the guest has stopped");
+    let (guest, host) = (number(vm, "virtual-ns"), number(vm, "real-ns"));
+    assert!(host >= 6e10, "{host} ns are less than a minute");
+    assert!((guest - host).abs() <= host / 1000.0, "{guest} ns in the guest are {host} ns of the host");
+    assert!(outcome.facts("vm").any(|fact| fact.contains("exact=true")), "time is not counted in instructions");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::{Bus, Cpu, Seg, gpr};
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 /// Iterations of a REP in one step, so that interrupts wait no longer than that.
-pub const ITERATIONS: u32 = 512;
+pub const ITERATIONS: u32 = 64;
 
 /// How far a string instruction came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
