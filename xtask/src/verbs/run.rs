@@ -10,8 +10,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use vm_config::{Cpu, Memory};
 
 use crate::emulator::{self, Knobs};
-use crate::payload::{self, Payload};
+use crate::payload::{self, Payload, server};
 use crate::setup::{self, Purpose};
+use crate::switch::cable::CableConfig;
 use crate::switch::station::{Client, Expect, Task};
 use crate::vm::host::{Console, Host};
 use crate::vm::outside::Outside;
@@ -36,6 +37,7 @@ use crate::{paths, ui};
   cargo xtask run --config lockstep.toml
   cargo xtask run --kernel bzImage --initrd rootfs.cpio --append console=ttyS0 --memory 512M
   cargo xtask run --load serve --fetch /index.html
+  cargo xtask run --guest redis --client --size 1000 --batch
   cargo xtask run --guest i386 --load boot --dry-run    (prints the configuration and makes the boot medium)")]
 pub struct Args {
     /// The virtual machine's configuration
@@ -78,7 +80,11 @@ pub struct Args {
     /// Let the world fetch this from the guest's HTTP server on port 80; may be given several times
     #[arg(long, value_name = "PATH")]
     fetch: Vec<String>,
-    /// The guest's address, for --fetch and on the command line of --guest
+    /// Join a second emulated machine to the guest's network instead of the world: a plain Debian, whose redis-benchmark or wrk
+    /// measures the guest's server with --size requests of a kind, or for --size seconds (only --guest redis and nginx)
+    #[arg(long, conflicts_with_all = ["net", "fetch", "bare"])]
+    client: bool,
+    /// The guest's address, for --fetch, --client and on the command line of --guest
     #[arg(long, value_name = "ADDRESS", default_value = "10.0.2.15")]
     address: std::net::Ipv4Addr,
     /// Run the guest's kernel without Lockstep, on the same emulated machine (no virtio there)
@@ -222,9 +228,27 @@ impl Args {
         Duration::from_secs(self.timeout.unwrap_or(default))
     }
 
+    /// The machine whose programs measure the guest's server.
+    fn client(&self) -> Result<Outside> {
+        let programs = match self.guest {
+            Payload::Redis => &server::REDIS_CLIENT,
+            Payload::Nginx => &server::NGINX_CLIENT,
+            _ => bail!("--client needs a server to measure: --guest redis or --guest nginx"),
+        };
+        let machine = server::client(programs, "run-client", self.address, self.size)?;
+        let machine = emulator::Machine { limit: self.limit(false), ..machine };
+        Ok(Outside::Machines {
+            seed: 1,
+            cable: CableConfig::default(),
+            machines: vec![machine],
+            capture: None,
+        })
+    }
+
     fn host(&self, person: bool) -> Result<Host> {
-        let mut outside = self.net.clone();
+        let mut outside = if self.client { self.client()? } else { self.net.clone() };
         match &mut outside {
+            Outside::Machines { capture, .. } => capture.clone_from(&self.capture),
             Outside::Stations { stations, capture, .. } => {
                 capture.clone_from(&self.capture);
                 let fetch = |path: &String| Client {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::emulator::{Exit, Machine, NicMode, Outcome, Running};
 use crate::switch::cable::CableConfig;
-use crate::switch::config::{Config, PortName};
+use crate::switch::config::{Config, DEFAULT_QUANTUM, PortName};
 use crate::switch::core::{Summary, Switch};
 use crate::switch::process::Server;
 use crate::switch::station::{Station, StationConfig};
@@ -136,6 +136,8 @@ impl Plan<'_> {
         let others: Vec<String> = (0..self.machines.len()).map(|number| format!("machine{number}")).collect();
         let hosts: Vec<&str> = std::iter::once(HOST).chain(others.iter().map(String::as_str)).collect();
         let mut config = Config::lan(self.seed, &hosts, self.cable);
+        // The longest that the cables allow: what meets more often costs time, and tells no more.
+        config.quantum = DEFAULT_QUANTUM.max(2 * self.cable.latency);
         let ports = &mut config.networks[0].ports;
         for (number, nic) in machine.nics.iter_mut().enumerate() {
             if number > 0 {
