@@ -86,6 +86,8 @@ pub struct Parts {
     pub wall_clock: u64,
     /// Seed of everything random that the guest can see.
     pub seed: [u8; 32],
+    /// There is a serial port.
+    pub serial: bool,
 }
 
 /// Everything about the computer that can change, but for its memory, its disks and its processor's registers.
@@ -133,6 +135,8 @@ pub struct Computer {
     diagnostics: Diagnostics,
     fw_cfg: FwCfg,
     random: ChaCha20Rng,
+    /// The serial port is there.
+    serial: bool,
     /// The levels of the board's lines as the controllers know them, a bit for each. Follows from the rest.
     lines: u16,
     /// When each timed device wants to be looked at next.
@@ -159,6 +163,7 @@ impl Computer {
             diagnostics: Diagnostics::new(),
             fw_cfg: parts.fw_cfg,
             random: ChaCha20Rng::from_seed(parts.seed),
+            serial: parts.serial,
             lines: 0,
             deadlines: [NEVER; Timed::COUNT],
             due: NEVER,
@@ -208,6 +213,7 @@ impl Computer {
             diagnostics,
             random: state.random,
             profile: self.profile,
+            serial: self.serial,
             fw_cfg: core::mem::take(&mut self.fw_cfg),
             lines: 0,
             deadlines: [NEVER; Timed::COUNT],
@@ -466,7 +472,7 @@ impl Computer {
     /// One byte of a port on the board.
     fn read_byte(&mut self, port: u16, now: Instant) -> u8 {
         match port {
-            0x3F8..=0x3FF => {
+            0x3F8..=0x3FF if self.serial => {
                 let value = self.uart.read(port - 0x3F8, now);
                 self.sync_uart();
                 value
@@ -500,7 +506,7 @@ impl Computer {
     fn write_byte(&mut self, port: u16, value: u8, context: &mut Context<'_, '_>) {
         let now = context.now;
         let power = match port {
-            0x3F8..=0x3FF => {
+            0x3F8..=0x3FF if self.serial => {
                 if let Some(byte) = self.uart.write(port - 0x3F8, value, now) {
                     context.out.console(byte);
                 }
@@ -605,6 +611,7 @@ impl Computer {
     /// when the guest has a buffer, else 1.
     pub fn input(&mut self, input: Input<'_>, context: &mut Context<'_, '_>) -> usize {
         match input {
+            Input::Console(_) if !self.serial => 0,
             Input::Console(bytes) => {
                 let taken = self.uart.receive(bytes, context.now);
                 self.sync_uart();
@@ -641,7 +648,7 @@ impl Computer {
 
     /// Bytes of console input that would be taken now.
     pub fn console_room(&self) -> usize {
-        self.uart.room()
+        if self.serial { self.uart.room() } else { 0 }
     }
 }
 

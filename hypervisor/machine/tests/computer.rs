@@ -89,6 +89,10 @@ enum Act {
 
 impl World {
     fn new() -> Self {
+        Self::with_serial(true)
+    }
+
+    fn with_serial(serial: bool) -> Self {
         let layout = Layout::new(MEMORY as u64);
         let profile = Profile::named("x86-64-v3").expect("it is the default");
         let devices = [
@@ -100,10 +104,11 @@ impl World {
         let mut computer = Computer::new(Parts {
             profile,
             pci: Pci::new(&devices).expect("four devices"),
-            fw_cfg: FwCfg::new(&Setup { layout, board: &Board { serial: true }, boot: None }),
+            fw_cfg: FwCfg::new(&Setup { layout, board: &Board { serial }, boot: None }),
             layout,
             wall_clock: 1_700_000_000,
             seed: [7; 32],
+            serial,
         });
         computer.set_up_as_firmware_does();
         let disk = Platter(vec![0x5a; DISK as usize * SECTOR]);
@@ -255,4 +260,14 @@ fn the_console_goes_out_by_the_door_and_power_off_as_well() {
     world.act(&Act::Out(0x604, 2, 5 << 10 | 1 << 13));
     world.act(&Act::Out(0xCF9, 1, 0x0E));
     assert_eq!(world.log.0, [Left::Console(b'x'), Left::Power(Power::Off), Left::Power(Power::Reset)]);
+}
+
+#[test]
+fn without_a_serial_port_its_ports_are_nobody_s() {
+    let mut world = World::with_serial(false);
+    world.act(&Act::Out(0x3F8, 1, u32::from(b'x')));
+    assert_eq!(world.reach(|c, x| c.read_port(0x3FD, 1, x)), 0xFF);
+    assert_eq!(world.act(&Act::Type(vec![b'y'])) >> 1, 0, "nobody takes what is typed");
+    assert_eq!(world.log.0, []);
+    assert_eq!(world.computer.strays().ports, 2);
 }

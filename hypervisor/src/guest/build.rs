@@ -176,6 +176,7 @@ impl Plan {
             layout,
             wall_clock: self.wall_clock(),
             seed: self.seed,
+            serial: self.config.console.serial,
         });
         if !firmware {
             computer.set_up_as_firmware_does();
