@@ -45,8 +45,8 @@ fn measured_from_outside(server: &str, guest: Payload, client: &Programs, n: u32
     let name = format!("{}.client", test_name());
     let machine = server::client(client, &name, Ipv4Addr::new(10, 0, 2, 15), n)
         .unwrap_or_else(|error| panic!("{error:#}"));
-    let outside =
-        Outside::Machines { seed: 1, cable: CableConfig::default(), machines: vec![machine], capture: None };
+    let cable = CableConfig { latency: 100_000, ..CableConfig::default() };
+    let outside = Outside::Machines { seed: 1, cable, machines: vec![machine], capture: None };
     let mut description = payload(guest, &format!("wl={server}"));
     description.networks = 1;
     let vm = description.vm().unwrap_or_else(|error| panic!("{error:#}"));

@@ -135,7 +135,7 @@ until wget -q -O - http://\"$SERVER\"/index.html 2>/dev/null | grep -q ok || [ $
   sleep 1; tries=$((tries + 1))
 done
 mark CLIENT connected tries=$tries
-wrk -t 1 -c 4 -d \"$N\"s --latency http://\"$SERVER\"/index.html 2>&1 | while read -r line; do mark CLIENT \"$line\"; done
+wrk -t 1 -c 4 -d \"$N\"s --latency http://\"$SERVER\":80/index.html 2>&1 | while read -r line; do mark CLIENT \"$line\"; done
 mark CLIENT file8=$(wget -q -O - http://\"$SERVER\"/file8 | sha256sum | cut -d ' ' -f 1)
 nc \"$SERVER\" 9 </dev/null
 ",
