@@ -1,6 +1,8 @@
 //! The standard loads that stay inside the guest: processor, memory, processes, time, disk. What they compute must be right.
 
-use machine_tests::{DiskSource, Host, Outcome, Payload, host, load_output, number, payload, runs_to_its_end};
+use machine_tests::{
+    DiskSource, Host, Outcome, Payload, host, load_output, number, payload, runs_to_its_end,
+};
 use vm_config::Memory;
 use xtask::fetch::sha256_of;
 use xtask::linux;
@@ -58,11 +60,15 @@ fn a_guest_s_clocks_agree_with_each_other_and_with_the_host_s() {
     assert!(seconds >= 30.0, "{told:?}");
     // A thousandth, and what it takes to look (a shell's loop).
     assert!((centiseconds - seconds * 100.0).abs() <= 0.1 * seconds + 3.0, "{told:?}");
-    let vm = outcome.facts("vm").find(|fact| fact.starts_with("event=stopped ")).expect("the guest has stopped");
+    let vm =
+        outcome.facts("vm").find(|fact| fact.starts_with("event=stopped ")).expect("the guest has stopped");
     let (guest, host) = (number(vm, "virtual-ns"), number(vm, "real-ns"));
     assert!(host >= 6e10, "{host} ns are less than a minute");
     assert!((guest - host).abs() <= host / 1000.0, "{guest} ns in the guest are {host} ns of the host");
-    assert!(outcome.facts("vm").any(|fact| fact.contains("exact=true")), "time is not counted in instructions");
+    assert!(
+        outcome.facts("vm").any(|fact| fact.contains("exact=true")),
+        "time is not counted in instructions"
+    );
 }
 
 #[test]

@@ -111,7 +111,7 @@ impl Host {
     /// When the medium cannot be made, or something cannot be started.
     pub fn start(&self, vm: &Vm) -> Result<Started> {
         let mut machine = self.machine(vm)?;
-        let outside = self.outside.connect(&self.name, &mut machine)?;
+        let outside = self.outside.connect(&mut machine)?;
         Ok(Started { running: machine.start()?, outside })
     }
 

@@ -2,6 +2,7 @@
 //! port, a TAP interface.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -103,7 +104,7 @@ impl Outside {
     ///
     /// # Errors
     /// When the network cannot be made.
-    pub fn connect(&self, name: &str, machine: &mut Machine) -> Result<Connected> {
+    pub fn connect(&self, machine: &mut Machine) -> Result<Connected> {
         if machine.nics.is_empty() {
             return Ok(Connected::default());
         }
@@ -124,15 +125,17 @@ impl Outside {
                 Plan { seed: *seed, cable, stations: &[], machines, capture: capture.as_deref() }
             }
         };
-        plan.start(name, machine)
+        plan.start(machine)
     }
 }
 
 impl Plan<'_> {
-    fn start(&self, name: &str, machine: &mut Machine) -> Result<Connected> {
+    fn start(&self, machine: &mut Machine) -> Result<Connected> {
         const HOST: &str = "host";
-        let tag: String = name.chars().rev().take(16).filter(char::is_ascii_alphanumeric).collect();
-        let socket = std::env::temp_dir().join(format!("lockstep-vm-{}-{tag}.sock", std::process::id()));
+        // Several may run in one process; names are too long for a socket's path.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let socket = std::env::temp_dir().join(format!("lockstep-vm-{}-{number}.sock", std::process::id()));
         let others: Vec<String> = (0..self.machines.len()).map(|number| format!("machine{number}")).collect();
         let hosts: Vec<&str> = std::iter::once(HOST).chain(others.iter().map(String::as_str)).collect();
         let mut config = Config::lan(self.seed, &hosts, self.cable);
