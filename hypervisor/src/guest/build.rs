@@ -106,6 +106,8 @@ pub struct Plan {
     profile: &'static Profile,
     files: Vec<(vm_config::Role, &'static [u8])>,
     seed: [u8; 32],
+    /// Wall-clock time at the beginning of virtual time, seconds since 1970.
+    wall_clock: u64,
 }
 
 /// The configuration among the modules, if there is one, with the files that it names.
@@ -124,7 +126,11 @@ pub fn configuration(info: &BootInfo<'static>) -> Option<Result<Plan, BuildError
         let name = config.vm.cpu.name();
         let profile = Profile::named(name).ok_or(BuildError::NoProfile(name))?;
         let seed = seed(config.vm.seed);
-        Ok(Plan { config, profile, files, seed })
+        let wall_clock = match config.rtc {
+            RtcStart::Fixed(seconds) => seconds,
+            RtcStart::Host => rtc::now(),
+        };
+        Ok(Plan { config, profile, files, seed, wall_clock })
     };
     Some(plan())
 }
@@ -165,17 +171,18 @@ impl Plan {
     }
 
     /// The computer at power-on.
-    fn computer(&self) -> Computer {
+    /// It is the same moment after a reset, since virtual time goes on; everything random comes from `seed`.
+    fn computer(&self, seed: [u8; 32]) -> Computer {
         let layout = self.layout();
         let firmware = matches!(self.config.boot, Boot::Firmware { .. });
         let board = self.board();
         let mut computer = Computer::new(Parts {
             profile: self.profile,
-            pci: self.pci(),
+            pci: self.pci(seed),
             fw_cfg: FwCfg::new(&Setup { layout, board: &board, boot: self.boot_device() }),
             layout,
-            wall_clock: self.wall_clock(),
-            seed: self.seed,
+            wall_clock: self.wall_clock,
+            seed,
             serial: self.config.console.serial,
         });
         if !firmware {
@@ -185,7 +192,7 @@ impl Plan {
     }
 
     /// The bus with what the configuration asks for, and a source of randomness.
-    fn pci(&self) -> Pci {
+    fn pci(&self, seed: [u8; 32]) -> Pci {
         let mut devices = Vec::new();
         devices.extend(self.config.networks.iter().map(|network| Device::Net { mac: network.mac.0 }));
         for (number, disk) in self.config.disks.iter().enumerate() {
@@ -201,7 +208,7 @@ impl Plan {
             devices.push(Device::Block { disk: number as u8, sectors, read_only: disk.read_only, id });
         }
         // Another stream than RDRAND's.
-        let seed = core::array::from_fn(|i| self.seed[i] ^ 0x5a);
+        let seed = seed.map(|byte| byte ^ 0x5a);
         devices.push(Device::Rng { seed });
         if self.config.console.virtio {
             devices.push(Device::Console { port: VIRTIO_CONSOLE });
@@ -220,19 +227,14 @@ impl Plan {
         }
     }
 
-    fn wall_clock(&self) -> u64 {
-        match self.config.rtc {
-            RtcStart::Fixed(seconds) => seconds,
-            RtcStart::Host => rtc::now(),
-        }
-    }
-
     /// Puts the software into memory and the processor into its first state: power-on, and each reset.
     ///
     /// # Errors
     /// The software cannot be loaded.
     pub fn power_on(&self, board: &mut Board, on: &mut Active<'_>) -> Result<(), BuildError> {
-        board.computer = self.computer();
+        // Drawn from the generator as it is: a guest that starts again does not get the same numbers again.
+        let seed = board.computer.seed();
+        board.computer = self.computer(seed);
         board.computer.reset_clocks(board.time.now());
         let seed = board.computer.seed();
         let start = self.load(&mut Ram::new(board.vm.memory_mut()), seed)?;
@@ -294,7 +296,7 @@ pub fn build(plan: Plan, exact: bool) -> Result<Guest, BuildError> {
     let outside = Outside { bridges: bridges(&plan)?, ..Outside::default() };
     let time = guest_time(&plan, exact)?;
     let hertz = time::hertz() >> caps.misc.preemption_timer_shift();
-    let computer = plan.computer();
+    let computer = plan.computer(plan.seed);
     let board = Board::new(&plan.config.vm.name, computer, vm, time, outside, disks, hertz);
     Ok(Guest { board, vcpu, plan })
 }
