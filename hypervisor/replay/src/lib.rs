@@ -10,7 +10,9 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod digest;
 pub mod landing;
+pub mod log;
 pub mod margin;
 pub mod pmu;
 pub mod point;
