@@ -275,6 +275,13 @@ impl Landing {
         Self { target, margin, armed: None, answered: None, far: false, last: None, quiet: 0, near: 0, cost }
     }
 
+    /// RCX at the target is this. Outside of a REP it is whatever the guest has there.
+    pub const fn expect_rcx(&mut self, rcx: u64) {
+        if let Key::Instructions { point, .. } = &mut self.target.key {
+            point.rcx = rcx;
+        }
+    }
+
     /// What it has cost so far.
     #[must_use]
     pub const fn cost(&self) -> Cost {

@@ -10,6 +10,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod course;
 pub mod digest;
 pub mod landing;
 pub mod log;
@@ -17,4 +18,6 @@ pub mod margin;
 pub mod pmu;
 pub mod point;
 pub mod proof;
+pub mod recorder;
+pub mod replayer;
 pub mod seed;

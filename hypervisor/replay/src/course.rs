@@ -1,0 +1,54 @@
+//! The course of an execution: its synchronous exits, numbered, and the hash over the state at each.
+//!
+//! Recorder and replayer keep one each; two executions are the same as far as they have been folded when their hashes are.
+
+use crate::point::Registers;
+
+/// How far an execution has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Course {
+    exits: u64,
+    hash: u64,
+}
+
+impl Course {
+    /// An execution that has not begun.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The synchronous exit that the guest is at, or was at last; 0 before the first.
+    #[inline]
+    #[must_use]
+    pub const fn exits(&self) -> u64 {
+        self.exits
+    }
+
+    /// The hash over the synchronous exits that were dealt with.
+    #[inline]
+    #[must_use]
+    pub const fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The guest is at its next synchronous exit, which is yet to be dealt with.
+    #[inline]
+    pub const fn begin_exit(&mut self) {
+        self.exits += 1;
+    }
+
+    /// The exit was dealt with: `reason` is its basic reason, `n` and `registers` are what it has come to.
+    #[inline]
+    pub fn end_exit(&mut self, reason: u16, n: u64, registers: &Registers) {
+        let words = [u64::from(reason), n, registers.hash().0];
+        self.hash = words.into_iter().fold(self.hash, fold);
+    }
+}
+
+/// Multiply and fold, so that no word's value cancels another's.
+#[inline]
+const fn fold(hash: u64, word: u64) -> u64 {
+    let wide = (hash ^ word) as u128 * 0x9E37_79B9_7F4A_7C15_u128;
+    ((wide as u64) ^ ((wide >> 64) as u64)).rotate_left(23).wrapping_add(word)
+}

@@ -1,0 +1,108 @@
+//! The recorder: says what came into the virtual machine, and where.
+//!
+//! It does not write: the caller packs the entries that it makes. Its counterpart is the [`replayer`](crate::replayer).
+
+use crate::course::Course;
+use crate::log::entry::{Entry, Event, Place};
+use crate::point::{Point, RFLAGS_RF, Registers};
+
+/// After how many synchronous exits without one the hash is recorded.
+pub const HASH_EVERY: u64 = 1 << 14;
+
+/// Where the guest is when something comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment<'a> {
+    /// It waits in the HLT that is the synchronous exit which has begun last.
+    Halted,
+    /// The last exit was a synchronous one; it was dealt with, and the guest was not entered since.
+    AfterExit,
+    /// Anywhere else.
+    Between {
+        /// Instructions retired.
+        n: u64,
+        /// The registers.
+        registers: &'a Registers,
+        /// MOV SS blocks events there.
+        mov_ss: bool,
+    },
+}
+
+/// What the recorder keeps.
+#[derive(Clone, Debug, Default)]
+pub struct Recorder {
+    course: Course,
+    /// The synchronous exit at which the hash was recorded last.
+    hashed: u64,
+    entries: u64,
+}
+
+impl Recorder {
+    /// The recorder of an execution that has not begun.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Synchronous exits so far.
+    #[inline]
+    #[must_use]
+    pub const fn exits(&self) -> u64 {
+        self.course.exits()
+    }
+
+    /// Entries so far.
+    #[must_use]
+    pub const fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// See [`Course::begin_exit`].
+    #[inline]
+    pub const fn begin_exit(&mut self) {
+        self.course.begin_exit();
+    }
+
+    /// See [`Course::end_exit`].
+    #[inline]
+    pub fn end_exit(&mut self, reason: u16, n: u64, registers: &Registers) {
+        self.course.end_exit(reason, n, registers);
+    }
+
+    /// An [`Event::Hash`], if one is due. To be asked after [`end_exit`](Self::end_exit).
+    #[inline]
+    pub fn hash_due(&mut self) -> Option<Entry<'static>> {
+        if self.course.exits() - self.hashed < HASH_EVERY {
+            return None;
+        }
+        self.hashed = self.course.exits();
+        Some(self.entry(Moment::AfterExit, Event::Hash(self.course.hash())))
+    }
+
+    /// The entry for what comes in now.
+    pub fn entry<'e>(&mut self, moment: Moment<'_>, event: Event<'e>) -> Entry<'e> {
+        self.entries += 1;
+        let check = self.course.hash() as u8;
+        let exits = self.course.exits();
+        let (place, check) = match moment {
+            Moment::Halted => (Place::Halted(exits), check),
+            Moment::AfterExit => (Place::Exit(exits), check),
+            Moment::Between { n, registers, mov_ss } => (between(n, registers, mov_ss), 0),
+        };
+        Entry { place, check, event }
+    }
+}
+
+/// The place between two synchronous exits.
+///
+/// RF is 1 in the midst of a REP (SDM 3B, 19.3.1.1), where RCX matters, and after an IRET that has set it, where RCX does no
+/// harm. A breakpoint at a REP's first iteration is not lost; at the target of such an IRET it is, and at the instruction after
+/// MOV SS.
+fn between(n: u64, registers: &Registers, mov_ss: bool) -> Place {
+    let repeating = registers.rflags & RFLAGS_RF != 0;
+    let rcx = if repeating { registers.rcx() } else { 0 };
+    Place::Between {
+        point: Point { n, rip: registers.rip, rcx },
+        repeating,
+        breakpoint: !repeating && !mov_ss,
+    }
+}

@@ -1,0 +1,301 @@
+//! The replayer: leads the guest through its log, entry by entry.
+//!
+//! The caller asks for an [`Order`] before every entry into the guest, and while the guest is halted; it applies what the order
+//! gives it and asks again, until it is told how to run. Everything that does not fit is a [`Divergence`], after which the
+//! virtual machine must never run again.
+
+use core::fmt;
+
+use crate::course::Course;
+use crate::landing::{Action, Cause, Cost, Failure, Key, Landing, Seen, Target};
+use crate::log::entry::{Entry, Event, Place};
+use crate::point::{Point, Registers};
+
+/// Where entries come from.
+pub trait Source<'l> {
+    /// Why the next entry cannot be read.
+    type Error: fmt::Debug + fmt::Display + Clone;
+
+    /// The next entry; none at the end.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn next(&mut self) -> Result<Option<Entry<'l>>, Self::Error>;
+}
+
+/// Where the guest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// It waits in the HLT that is the synchronous exit which has begun last.
+    Halted,
+    /// The last exit was a synchronous one and was dealt with.
+    AfterExit,
+    /// The same, and all of this exit's entries were applied and what follows from them was done; or anywhere else.
+    Between,
+}
+
+/// How to enter the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Freely: what comes next comes at a synchronous exit.
+    Free,
+    /// As a landing says: [`Action::RunToOverflow`], [`Action::RunToBreakpoint`] or [`Action::Step`].
+    Landing(Action),
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order<'l, E> {
+    /// Apply this, and ask again.
+    Apply(Entry<'l>),
+    /// Enter the guest.
+    Run(Run),
+    /// The log ends; whether it says so itself was told by an [`Event::End`] before.
+    Exhausted,
+    /// Stop for good.
+    Diverged(Divergence<E>),
+}
+
+/// This execution is not the recorded one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Divergence<E> {
+    /// The entry at which it was found, from 0 on.
+    pub entry: u64,
+    /// The synchronous exit that the guest was at last.
+    pub exits: u64,
+    /// What was found.
+    pub what: What<E>,
+}
+
+impl<E: Clone> Copy for Divergence<E> where E: Copy {}
+
+/// What shows that this execution is not the recorded one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What<E> {
+    /// The entry's place lies behind.
+    Missed(Place),
+    /// The guest was recorded as halted there, and is not; or is, and was not.
+    Halt(Place),
+    /// The execution point cannot be reached.
+    Landing(Failure, Point),
+    /// The hash over the synchronous exits is another.
+    Hash {
+        /// As recorded.
+        recorded: u64,
+        /// Of this execution.
+        own: u64,
+    },
+    /// The low byte of that hash is another.
+    Check {
+        /// As recorded.
+        recorded: u8,
+        /// Of this execution.
+        own: u8,
+    },
+    /// The log cannot be read.
+    Log(E),
+}
+
+impl<E: fmt::Display> fmt::Display for What<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missed(place) => write!(f, "the entry belongs to a place that was passed: {place:x?}"),
+            Self::Halt(place) => write!(f, "recorded and replayed guest do not halt alike: {place:x?}"),
+            Self::Landing(failure, point) => write!(f, "landing on {point}: {failure}"),
+            Self::Hash { recorded, own } => {
+                write!(f, "hash over the synchronous exits: recorded {recorded:#018x}, here {own:#018x}")
+            }
+            Self::Check { recorded, own } => write!(
+                f,
+                "hash over the synchronous exits: low byte recorded {recorded:#04x}, here {own:#04x}"
+            ),
+            Self::Log(error) => write!(f, "the log cannot be read: {error}"),
+        }
+    }
+}
+
+/// What landings have cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Landings {
+    /// Landings.
+    pub count: u64,
+    /// VM exits that they took, the host's alone: all but the synchronous ones.
+    pub exits: u64,
+    /// The most that one took.
+    pub most: u32,
+}
+
+/// What the replayer keeps. A clone of it is a position in the log.
+#[derive(Clone)]
+pub struct Replayer<'l, S: Source<'l>> {
+    source: S,
+    course: Course,
+    margin: u64,
+    next: Option<Entry<'l>>,
+    /// The number of `next`.
+    entry: u64,
+    landing: Option<Landing>,
+    /// Synchronous exits since the landing began: they are not its cost.
+    others: u32,
+    landings: Landings,
+}
+
+impl<'l, S: Source<'l>> Replayer<'l, S> {
+    /// The replayer of a log from its first entry on. `margin`: how many instructions before a point the overflow of the counter
+    /// is armed (see [`crate::margin`]).
+    ///
+    /// # Errors
+    /// The first entry cannot be read.
+    pub fn new(source: S, margin: u64) -> Result<Self, S::Error> {
+        let mut replayer = Self {
+            source,
+            course: Course::new(),
+            margin,
+            next: None,
+            entry: 0,
+            landing: None,
+            others: 0,
+            landings: Landings::default(),
+        };
+        replayer.next = replayer.source.next()?;
+        Ok(replayer)
+    }
+
+    /// Synchronous exits so far.
+    #[inline]
+    pub const fn exits(&self) -> u64 {
+        self.course.exits()
+    }
+
+    /// The number of the entry that comes next, from 0 on.
+    pub const fn position(&self) -> u64 {
+        self.entry
+    }
+
+    /// The entry that comes next.
+    pub const fn upcoming(&self) -> Option<&Entry<'l>> {
+        self.next.as_ref()
+    }
+
+    /// What landings have cost so far.
+    pub const fn landings(&self) -> Landings {
+        self.landings
+    }
+
+    /// See [`Course::begin_exit`].
+    #[inline]
+    pub const fn begin_exit(&mut self) {
+        self.course.begin_exit();
+        self.others = self.others.saturating_add(1);
+    }
+
+    /// See [`Course::end_exit`].
+    #[inline]
+    pub fn end_exit(&mut self, reason: u16, n: u64, registers: &Registers) {
+        self.course.end_exit(reason, n, registers);
+    }
+
+    /// Whether the next entry is between two synchronous exits: then [`order`](Self::order) wants to see the guest after every
+    /// exit.
+    #[inline]
+    pub fn is_landing(&self) -> bool {
+        matches!(self.next, Some(Entry { place: Place::Between { .. }, .. }))
+    }
+
+    /// Whether nothing is to be done at this synchronous exit: the next entry belongs to a later one.
+    #[inline]
+    pub fn is_ahead(&self) -> bool {
+        match self.next {
+            Some(Entry { place: Place::Exit(at) | Place::Halted(at), .. }) => at > self.course.exits(),
+            _ => false,
+        }
+    }
+
+    /// What to do now. `seen` is asked for only where the next entry is between two synchronous exits.
+    pub fn order(&mut self, moment: Moment, seen: impl FnOnce() -> Seen) -> Order<'l, S::Error> {
+        let Some(next) = self.next else { return Order::Exhausted };
+        let exits = self.course.exits();
+        match (next.place, moment) {
+            (Place::Exit(at) | Place::Halted(at), _) if at > exits => Order::Run(Run::Free),
+            (Place::Halted(at), Moment::Halted) | (Place::Exit(at), Moment::AfterExit) if at == exits => {
+                self.take(next)
+            }
+            // An exit's own entries come after it was dealt with.
+            (Place::Exit(at), Moment::Halted) if at == exits => Order::Run(Run::Free),
+            (Place::Halted(at), _) if at == exits => self.diverged(What::Halt(next.place)),
+            (Place::Exit(_) | Place::Halted(_), _) => self.diverged(What::Missed(next.place)),
+            (Place::Between { .. }, Moment::Halted | Moment::AfterExit) => Order::Run(Run::Free),
+            (Place::Between { point, repeating, breakpoint }, Moment::Between) => {
+                self.land(next, point, repeating, breakpoint, &seen())
+            }
+        }
+    }
+
+    /// A divergence that the caller has found, at the entry that was applied last.
+    pub const fn divergence(&self, what: What<S::Error>) -> Divergence<S::Error> {
+        Divergence { entry: self.entry.saturating_sub(1), exits: self.course.exits(), what }
+    }
+
+    fn diverged(&self, what: What<S::Error>) -> Order<'l, S::Error> {
+        Order::Diverged(Divergence { entry: self.entry, exits: self.course.exits(), what })
+    }
+
+    fn land(
+        &mut self,
+        next: Entry<'l>,
+        point: Point,
+        repeating: bool,
+        breakpoint: bool,
+        seen: &Seen,
+    ) -> Order<'l, S::Error> {
+        // Outside of a REP any RCX will do: at that count and RIP there is no other.
+        let rcx = if repeating { point.rcx } else { seen.rcx };
+        let seen = Seen { cause: if self.landing.is_some() { seen.cause } else { Cause::Start }, ..*seen };
+        let landing = match &mut self.landing {
+            Some(landing) => landing,
+            None => {
+                let key = Key::Instructions { point: Point { rcx, ..point }, branches: None };
+                self.others = 0;
+                self.landing.insert(Landing::new(Target { key, breakpoint }, self.margin))
+            }
+        };
+        landing.expect_rcx(rcx);
+        match landing.next(&seen) {
+            Action::Landed => {
+                let cost = landing.cost();
+                self.landing = None;
+                self.account(cost);
+                self.take(next)
+            }
+            Action::Failed(failure) => self.diverged(What::Landing(failure, point)),
+            action => Order::Run(Run::Landing(action)),
+        }
+    }
+
+    fn account(&mut self, cost: Cost) {
+        let exits = cost.exits.saturating_sub(self.others);
+        self.landings.count += 1;
+        self.landings.exits += u64::from(exits);
+        self.landings.most = self.landings.most.max(exits);
+    }
+
+    /// The next entry is due: checks what it says of the execution so far, and moves on.
+    fn take(&mut self, entry: Entry<'l>) -> Order<'l, S::Error> {
+        let own = self.course.hash();
+        let checked = !matches!(entry.place, Place::Between { .. });
+        if checked && entry.check != own as u8 {
+            return self.diverged(What::Check { recorded: entry.check, own: own as u8 });
+        }
+        if let Event::Hash(recorded) = entry.event
+            && recorded != own
+        {
+            return self.diverged(What::Hash { recorded, own });
+        }
+        match self.source.next() {
+            Ok(next) => self.next = next,
+            Err(error) => return self.diverged(What::Log(error)),
+        }
+        self.entry += 1;
+        Order::Apply(entry)
+    }
+}
