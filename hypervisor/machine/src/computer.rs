@@ -627,6 +627,11 @@ impl Computer {
                 self.sync_pci();
                 usize::from(taken != Received::NoBuffer)
             }
+            Input::Starved { device } => {
+                self.pci.ask_for_buffer(device, context);
+                self.sync_pci();
+                1
+            }
             Input::Link { device, up } => {
                 self.pci.set_link(device, up);
                 self.sync_pci();

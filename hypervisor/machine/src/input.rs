@@ -17,6 +17,12 @@ pub enum Input<'a> {
         /// The frame.
         frame: &'a [u8],
     },
+    /// There is a frame for the network device of this index, but the guest has no buffer for it
+    /// ([`crate::pci::Pci::has_buffer_for`]): the guest is asked to tell when it has.
+    Starved {
+        /// The network device.
+        device: u8,
+    },
     /// The link of the network device of this index goes up or down.
     Link {
         /// The network device.

@@ -417,9 +417,7 @@ impl Hostile {
             }
             13 => {
                 let length = 14 + self.below(1600) as usize;
-                let frame = vec![0xff; length];
-                let received = self.board.with(|pci, ctx| pci.receive_frame(0, &frame, ctx));
-                self.count(&format!("frame {received:?}"));
+                self.receive(length);
             }
             14 => {
                 let taken = self.board.with(|pci, ctx| pci.receive_console(&[b'x'; 100], ctx));
@@ -477,6 +475,28 @@ impl Hostile {
         }
         self.drivers[which] = driver;
         self.look(which);
+    }
+
+    /// A frame from outside. What becomes of it was foretold without touching anything; and to ask for a buffer is all that is
+    /// done about a frame that finds none.
+    fn receive(&mut self, length: usize) {
+        let frame = vec![0xff; length];
+        let before = self.board.pci.save();
+        let (wanted, room) = self
+            .board
+            .with(|pci, ctx| (pci.wants_frame(0, &frame), pci.has_buffer_for(0, frame.len(), ctx.ram)));
+        assert!(self.board.pci.save() == before, "a look changes nothing");
+        let twin = (!room).then(|| self.board.clone());
+        let received = self.board.with(|pci, ctx| pci.receive_frame(0, &frame, ctx));
+        assert_eq!(received == Received::NoBuffer, wanted && !room, "{received:?} for {length} bytes");
+        if let Some(mut twin) = twin.filter(|_| wanted) {
+            twin.with(|pci, ctx| pci.ask_for_buffer(0, ctx));
+            assert!(twin.everything() == self.board.everything(), "no buffer, and something else happened");
+        }
+        if received == Received::NoBuffer && self.board.with(|pci, ctx| pci.has_buffer(0, ctx.ram)) {
+            self.count("frame too long for all buffers");
+        }
+        self.count(&format!("frame {received:?}"));
     }
 
     /// Checks what has to hold, counts what came of the step, and mends what is broken.
@@ -581,6 +601,7 @@ fn hostile_drivers_at_random() {
         let mut wanted: Vec<String> = [
             "frame Taken",
             "frame NoBuffer",
+            "frame too long for all buffers",
             "frame Down",
             "frame Dropped",
             "console: nothing",

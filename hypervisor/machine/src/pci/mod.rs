@@ -393,6 +393,28 @@ impl Pci {
         self.net(device).is_some_and(|slot| self.slots[slot].state.transport.has_buffer(net::RECEIVE, ram))
     }
 
+    /// False exactly when [`Pci::receive_frame`] would answer [`Received::NoBuffer`] for a frame of so many bytes that the
+    /// guest wants ([`Pci::wants_frame`]). Changes nothing.
+    pub fn has_buffer_for(&mut self, device: u8, bytes: usize, ram: &Ram<'_>) -> bool {
+        let Some(slot) = self.net(device) else { return true };
+        let function = &self.slots[slot];
+        let function::State { transport, model: Model::Net(net), .. } = &function.state else { return true };
+        !function.is_master() || net::has_buffer_for(net, transport, bytes, ram, &mut self.buffers.chain)
+    }
+
+    /// Asks the driver of the network device of this number to tell when it has a buffer: all that [`Pci::receive_frame`] does
+    /// when it answers [`Received::NoBuffer`].
+    pub fn ask_for_buffer(&mut self, device: u8, ctx: &mut Context<'_, '_>) {
+        let Some(slot) = self.net(device) else { return };
+        let function = &mut self.slots[slot];
+        if !function.is_master() {
+            return;
+        }
+        let function::State { transport, model: Model::Net(net), .. } = &mut function.state else { return };
+        let events = net::ask_for_buffer(net, transport, ctx, &mut self.buffers.chain);
+        self.raise(slot, events);
+    }
+
     /// The link of the network device of this number goes up or down.
     pub fn set_link(&mut self, device: u8, up: bool) {
         let Some(slot) = self.net(device) else { return };

@@ -307,7 +307,88 @@ pub(crate) fn receive(
     (received, events)
 }
 
-/// Puts a frame with its header into the queue's next buffers: into one, or into as many as it takes if the driver merges.
+/// What the queue's next buffers are for a frame.
+enum Fit {
+    /// All of them are too few, or there are none.
+    TooFew,
+    /// The next one is too small, and the driver does not merge.
+    TooSmall,
+    /// So many hold it.
+    Buffers(u16),
+}
+
+/// Whether a frame of so many bytes would not come back for want of a buffer, if the guest wants it. Changes nothing.
+pub(crate) fn has_buffer_for(
+    net: &Net,
+    transport: &Transport,
+    bytes: usize,
+    ram: &Ram<'_>,
+    chain: &mut Chain,
+) -> bool {
+    if !net.link || bytes > FRAME {
+        return true;
+    }
+    // A queue that is broken takes the frame, so to speak: the device is down then.
+    let queue = transport.live_queue(RECEIVE);
+    let fit = queue.map(|queue| measure(queue, transport.features, bytes, ram, chain));
+    !matches!(fit, Some(Ok(Fit::TooFew)))
+}
+
+/// Asks the driver to tell when it has a buffer, as [`receive`] does when it has none.
+pub(crate) fn ask_for_buffer(
+    net: &Net,
+    transport: &mut Transport,
+    ctx: &mut Context<'_, '_>,
+    chain: &mut Chain,
+) -> Events {
+    if !net.link {
+        return Events::NONE;
+    }
+    let (_, events) = transport.fill(RECEIVE, ctx, chain, |queue, features, ctx, _| {
+        queue.want_notification(ctx.ram, features & feature::EVENTS != 0, true)
+    });
+    events
+}
+
+/// Looks how many of the queue's next buffers a frame of so many bytes takes: one, or as many as needed if the driver merges.
+/// The first one is in `chain` if it is the only one.
+fn measure(
+    queue: &Queue,
+    features: u64,
+    bytes: usize,
+    ram: &Ram<'_>,
+    chain: &mut Chain,
+) -> Result<Fit, Broken> {
+    let indirect = features & feature::INDIRECT != 0;
+    let waiting = queue.waiting(ram)?;
+    if waiting == 0 {
+        return Ok(Fit::TooFew);
+    }
+    let needed = (HEADER + bytes) as u64;
+    queue.peek(ram, 0, indirect, chain)?;
+    let mut room = chain.writable().left();
+    if room < HEADER as u64 {
+        return Err(Broken);
+    }
+    let mut buffers = 1;
+    if room < needed && features & MERGE == 0 {
+        return Ok(Fit::TooSmall);
+    }
+    while room < needed {
+        if buffers == waiting {
+            return Ok(Fit::TooFew);
+        }
+        if buffers == MERGED {
+            return Err(Broken);
+        }
+        queue.peek(ram, buffers, indirect, chain)?;
+        room += chain.writable().left();
+        buffers += 1;
+    }
+    Ok(Fit::Buffers(buffers))
+}
+
+/// Puts a frame with its header into the queue's next buffers.
 fn put(
     queue: &mut Queue,
     features: u64,
@@ -315,33 +396,13 @@ fn put(
     ctx: &mut Context<'_, '_>,
     chain: &mut Chain,
 ) -> Result<Received, Broken> {
-    let indirect = features & feature::INDIRECT != 0;
-    let waiting = queue.waiting(ctx.ram)?;
-    if waiting == 0 {
-        return Ok(Received::NoBuffer);
-    }
-    let needed = (HEADER + frame.len()) as u64;
-    queue.peek(ctx.ram, 0, indirect, chain)?;
-    let mut room = chain.writable().left();
-    if room < HEADER as u64 {
-        return Err(Broken);
-    }
-    let mut buffers = 1;
-    if room < needed && features & MERGE == 0 {
+    let buffers = match measure(queue, features, frame.len(), ctx.ram, chain)? {
+        Fit::TooFew => return Ok(Received::NoBuffer),
         // The frame is lost, the buffer is not.
-        return Ok(Received::Dropped);
-    }
-    while room < needed {
-        if buffers == waiting {
-            return Ok(Received::NoBuffer);
-        }
-        if buffers == MERGED {
-            return Err(Broken);
-        }
-        queue.peek(ctx.ram, buffers, indirect, chain)?;
-        room += chain.writable().left();
-        buffers += 1;
-    }
+        Fit::TooSmall => return Ok(Received::Dropped),
+        Fit::Buffers(buffers) => buffers,
+    };
+    let indirect = features & feature::INDIRECT != 0;
     let mut header = [0; HEADER];
     header[HEADER - 2..].copy_from_slice(&buffers.to_le_bytes());
     let mut left = frame;

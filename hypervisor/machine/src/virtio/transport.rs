@@ -333,10 +333,14 @@ impl Transport {
         }
     }
 
+    /// A queue, if the device may use it.
+    pub(super) fn live_queue(&self, index: usize) -> Option<&Queue> {
+        self.queues.get(index).filter(|queue| self.is_live() && queue.enabled)
+    }
+
     /// Whether a chain waits in an input queue.
     pub(crate) fn has_buffer(&self, index: usize, ram: &Ram<'_>) -> bool {
-        let queue = self.queues.get(index).filter(|queue| self.is_live() && queue.enabled);
-        queue.is_some_and(|queue| queue.waiting(ram).is_ok_and(|waiting| waiting != 0))
+        self.live_queue(index).is_some_and(|queue| queue.waiting(ram).is_ok_and(|waiting| waiting != 0))
     }
 
     /// The MSI-X vectors that these events ask for, a bit each.
