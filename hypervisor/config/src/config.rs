@@ -23,6 +23,8 @@ pub struct Config {
     pub rtc: RtcStart,
     /// `[clock]`: how the guest's one virtual clock goes.
     pub clock: Clock,
+    /// `[record]`: where its log goes; `None` records nothing.
+    pub record: Option<Record>,
 }
 
 /// The machine itself.
@@ -181,6 +183,33 @@ impl Default for Clock {
     fn default() -> Self {
         Self { follows_host: true, rate: None }
     }
+}
+
+/// Where the log of the machine's execution goes, and how exact the machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The host's card for the log; no guest's network device is bridged to it.
+    pub card: Card,
+    /// The host's IPv4 address on it.
+    pub address: [u8; 4],
+    /// Bits of that address that name the network, 1 to 30.
+    pub prefix: u8,
+    /// Who receives the log, in the same network: IPv4 address and TCP port.
+    pub peer: ([u8; 4], u16),
+    /// How the guest's page tables are treated.
+    pub paging: Paging,
+    /// Milliseconds of guest time between two checkpoints; 0 for none.
+    pub checkpoint: u32,
+}
+
+/// Who sets accessed and dirty bits in the guest's page tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Paging {
+    /// The hypervisor alone, at committed accesses: the same bits on two hosts.
+    #[default]
+    Strict,
+    /// The processor, by what its TLB holds: a replay that differs for that is noticed, not prevented.
+    Fast,
 }
 
 /// What a file is for.

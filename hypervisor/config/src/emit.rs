@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use crate::config::{Boot, Card, Config, Disk, Medium, Network, RtcStart};
-use crate::values::{Memory, control_name};
+use crate::config::{Boot, Card, Config, Disk, Medium, Network, Record, RtcStart};
+use crate::values::{Ipv4, Memory, control_name};
 
 impl fmt::Display for Config {
     /// The text that [`Config::parse`] reads as this configuration.
@@ -31,7 +31,10 @@ impl fmt::Display for Config {
         }
         let follow = if self.clock.follows_host { "host" } else { "instructions" };
         writeln!(f, "\n[clock]\nfollow = \"{follow}\"")?;
-        self.clock.rate.map_or(Ok(()), |rate| writeln!(f, "rate = {rate}"))
+        if let Some(rate) = self.clock.rate {
+            writeln!(f, "rate = {rate}")?;
+        }
+        self.record.as_ref().map_or(Ok(()), |settings| record(f, settings))
     }
 }
 
@@ -65,12 +68,34 @@ fn disk(f: &mut fmt::Formatter<'_>, disk: &Disk) -> fmt::Result {
 fn network(f: &mut fmt::Formatter<'_>, network: &Network) -> fmt::Result {
     writeln!(f, "\n[[network]]\nmac = \"{}\"", network.mac)?;
     match network.card {
-        Some(Card::Pci(address)) => writeln!(f, "card = \"{address}\"")?,
-        Some(Card::Mac(mac)) => writeln!(f, "card = \"{mac}\"")?,
-        Some(Card::Index(index)) => writeln!(f, "card = {index}")?,
+        Some(card) => writeln!(f, "card = {card}")?,
         None => writeln!(f, "card = \"none\"")?,
     }
     writeln!(f, "promiscuous = {}", network.promiscuous)
+}
+
+fn record(f: &mut fmt::Formatter<'_>, record: &Record) -> fmt::Result {
+    let (peer, port) = record.peer;
+    writeln!(f, "\n[record]\ncard = {}", record.card)?;
+    writeln!(
+        f,
+        "address = \"{}/{}\"\npeer = \"{}:{port}\"",
+        Ipv4(record.address),
+        record.prefix,
+        Ipv4(peer)
+    )?;
+    writeln!(f, "paging = \"{}\"\ncheckpoint = {}", record.paging.name(), record.checkpoint)
+}
+
+impl fmt::Display for Card {
+    /// The value of a key `card`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pci(address) => write!(f, "\"{address}\""),
+            Self::Mac(mac) => write!(f, "\"{mac}\""),
+            Self::Index(index) => write!(f, "{index}"),
+        }
+    }
 }
 
 /// The inside of a TOML string.

@@ -16,8 +16,8 @@ mod sections;
 mod values;
 
 pub use config::{
-    Boot, Card, Clock, Config, Console, Cpu, Disk, File, Medium, Module, Network, PciAddress, Role, RtcStart,
-    Vm,
+    Boot, Card, Clock, Config, Console, Cpu, Disk, File, Medium, Module, Network, Paging, PciAddress, Record,
+    Role, RtcStart, Vm,
 };
 pub use error::{Error, Problem};
 pub use values::{Mac, Memory};
@@ -52,6 +52,10 @@ pub mod limits {
     pub const MODULES: usize = 8;
     /// The most instructions per microsecond that a clock can be told.
     pub const CLOCK_RATE: u64 = 100_000;
+    /// The most milliseconds between two checkpoints: an hour.
+    pub const CHECKPOINT: u32 = 3_600_000;
+    /// Milliseconds between two checkpoints, unless told otherwise.
+    pub const CHECKPOINT_DEFAULT: u32 = 2_000;
     /// The last year that the guest's clock can be started in.
     pub const LAST_YEAR: u16 = 2099;
 }

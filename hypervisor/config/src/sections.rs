@@ -7,13 +7,15 @@ use toml::de::{DeTable, DeValue};
 use toml_parser::Source;
 use toml_parser::lexer::TokenKind;
 
-use crate::config::{Boot, Card, Clock, Config, Console, Cpu, Disk, Medium, Module, Network, RtcStart, Vm};
+use crate::config::{
+    Boot, Card, Clock, Config, Console, Cpu, Disk, Medium, Module, Network, Paging, Record, RtcStart, Vm,
+};
 use crate::error::{Error, Problem};
 use crate::limits;
 use crate::reader::{Table, Text, Value, position};
-use crate::values::{Mac, Memory, control_key, seconds};
+use crate::values::{Mac, Memory, control_key, ipv4_with_port, ipv4_with_prefix, seconds};
 
-const SECTIONS: &[&str] = &["vm", "boot", "disk", "network", "console", "rtc", "clock"];
+const SECTIONS: &[&str] = &["vm", "boot", "disk", "network", "console", "rtc", "clock", "record"];
 const VM: &[&str] = &["name", "memory", "cpu", "seed"];
 const BOOT: &[&str] = &["kernel", "initrd", "command-line", "module", "firmware", "disk"];
 const MODULE: &[&str] = &["file", "command-line"];
@@ -22,6 +24,7 @@ const NETWORK: &[&str] = &["mac", "card", "promiscuous"];
 const CONSOLE: &[&str] = &["serial", "virtio", "escape"];
 const RTC: &[&str] = &["start"];
 const CLOCK: &[&str] = &["follow", "rate"];
+const RECORD: &[&str] = &["card", "address", "peer", "paging", "checkpoint"];
 
 impl Config {
     /// Reads a configuration.
@@ -37,14 +40,16 @@ impl Config {
         let tree = DeTable::parse(text).map_err(|error| syntax(source, &error))?;
         let document = Table::document(source, tree.get_ref(), SECTIONS)?;
         let disks = disks(&document)?;
+        let networks = networks(&document)?;
         Ok(Self {
             vm: vm(&document)?,
             boot: boot(&document, disks.len())?,
             disks,
-            networks: networks(&document)?,
             console: console(&document)?,
             rtc: rtc(&document)?,
             clock: clock(&document)?,
+            record: record(&document, &networks)?,
+            networks,
         })
     }
 
@@ -235,13 +240,18 @@ fn network(table: &Table<'_, '_>, index: usize) -> Result<Network, Error> {
     let mac = mac.parsed(MAC, |text| Mac::parse(text).filter(|mac| mac.is_station()))?;
     let card = match table.get("card") {
         None => Some(Card::Index(index as u8)),
-        Some(value) if matches!(value.raw(), DeValue::Integer(_)) => {
-            Some(Card::Index(value.integer(0..256, CARD)? as u8))
-        }
         Some(value) if value.as_str() == Some("none") => None,
-        Some(value) => Some(value.parsed(CARD, Card::parse)?),
+        Some(value) => Some(card(&value, CARD)?),
     };
     Ok(Network { mac, card, promiscuous: flag(table, "promiscuous", false)? })
+}
+
+/// A card of the host.
+fn card(value: &Value<'_, '_>, wanted: &'static str) -> Result<Card, Error> {
+    match value.raw() {
+        DeValue::Integer(_) => Ok(Card::Index(value.integer(0..256, wanted)? as u8)),
+        _ => value.parsed(wanted, Card::parse),
+    }
 }
 
 fn console(document: &Table<'_, '_>) -> Result<Console, Error> {
@@ -286,4 +296,48 @@ fn clock(document: &Table<'_, '_>) -> Result<Clock, Error> {
     })?;
     let rate = table.get("rate").map(|value| value.integer(1..limits::CLOCK_RATE + 1, RATE)).transpose()?;
     Ok(Clock { follows_host, rate })
+}
+
+fn record(document: &Table<'_, '_>, networks: &[Network]) -> Result<Option<Record>, Error> {
+    const CARD: &str = "a card of the host: its number from 0, its PCI address \"00:03.0\", or its MAC";
+    const OWN: &str = "a card of its own: a [[network]] has it";
+    const ADDRESS: &str =
+        "one station's IPv4 address with the bits of its network (1 to 30), such as \"10.77.0.1/24\"";
+    const PEER: &str = "another station's IPv4 address in the network of `address`, with a TCP port, such as \"10.77.0.2:5405\"";
+    const PAGING: &str = "\"strict\" or \"fast\"";
+    const CHECKPOINT: &str = "milliseconds between two checkpoints, from 0 (none) to 3600000";
+    if document.get("record").is_none() {
+        return Ok(None);
+    }
+    let table = document.table("record", RECORD)?;
+    let own = match table.get("card") {
+        None => Card::Index(networks.len() as u8),
+        Some(value) => card(&value, CARD)?,
+    };
+    if networks.iter().any(|network| network.card == Some(own)) {
+        return Err(match table.get("card") {
+            None => table.missing("card", "card = \"00:04.0\""),
+            Some(value) => value.wrong(OWN),
+        });
+    }
+    let address = table.required("address", "address = \"10.77.0.1/24\"")?;
+    let (address, prefix) = address.parsed(ADDRESS, ipv4_with_prefix)?;
+    let peer = table.required("peer", "peer = \"10.77.0.2:5405\"")?.parsed(PEER, |text| {
+        ipv4_with_port(text).filter(|(peer, _)| {
+            *peer != address && peer.network(prefix) == address.network(prefix) && peer.is_host(prefix)
+        })
+    })?;
+    let paging =
+        table.get("paging").map_or(Ok(Paging::default()), |value| value.parsed(PAGING, Paging::parse))?;
+    let checkpoint = table.get("checkpoint").map_or(Ok(u64::from(limits::CHECKPOINT_DEFAULT)), |value| {
+        value.integer(0..u64::from(limits::CHECKPOINT) + 1, CHECKPOINT)
+    })?;
+    Ok(Some(Record {
+        card: own,
+        address: address.0,
+        prefix,
+        peer: (peer.0.0, peer.1),
+        paging,
+        checkpoint: checkpoint as u32,
+    }))
 }

@@ -4,7 +4,7 @@ use core::fmt;
 
 use toml_datetime::Datetime;
 
-use crate::config::{Card, Cpu, PciAddress};
+use crate::config::{Card, Cpu, Paging, PciAddress};
 use crate::limits;
 
 /// An amount of memory.
@@ -66,6 +66,88 @@ impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// An IPv4 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4(pub [u8; 4]);
+
+impl Ipv4 {
+    /// Reads four decimal numbers with dots between them, none with a needless zero before it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let mut bytes = [0; 4];
+        for byte in &mut bytes {
+            *byte = decimal(parts.next()?)?.try_into().ok()?;
+        }
+        parts.next().is_none().then_some(Self(bytes))
+    }
+
+    /// One station's address (RFC 1122, 3.2.1.3): no group's, no loopback's, not 0.x.x.x, nothing reserved.
+    pub const fn is_station(self) -> bool {
+        matches!(self.0[0], 1..=126 | 128..=223)
+    }
+
+    /// The part of the address that names the network, by a prefix of 1 to 32 bits.
+    pub const fn network(self, prefix: u8) -> u32 {
+        u32::from_be_bytes(self.0) & Self::mask(prefix)
+    }
+
+    /// The part that names the station within it: all zeros and all ones mean other things.
+    pub const fn is_host(self, prefix: u8) -> bool {
+        let host = u32::from_be_bytes(self.0) & !Self::mask(prefix);
+        host != 0 && host != !Self::mask(prefix)
+    }
+
+    const fn mask(prefix: u8) -> u32 {
+        match u32::MAX.checked_shl(32_u32.saturating_sub(prefix as u32)) {
+            Some(mask) => mask,
+            None => 0,
+        }
+    }
+}
+
+impl fmt::Display for Ipv4 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d] = self.0;
+        write!(f, "{a}.{b}.{c}.{d}")
+    }
+}
+
+/// Reads `10.0.0.1/24`: a station's address, and how many of its bits name the network.
+pub fn ipv4_with_prefix(text: &str) -> Option<(Ipv4, u8)> {
+    let (address, prefix) = text.split_once('/')?;
+    let (address, prefix) = (Ipv4::parse(address)?, decimal(prefix)?);
+    let prefix = u8::try_from(prefix).ok().filter(|prefix| (1..=30).contains(prefix))?;
+    (address.is_station() && address.is_host(prefix)).then_some((address, prefix))
+}
+
+/// Reads `10.0.0.2:5405`: a station's address and a port that is not 0.
+pub fn ipv4_with_port(text: &str) -> Option<(Ipv4, u16)> {
+    let (address, port) = text.split_once(':')?;
+    let (address, port) = (Ipv4::parse(address)?, u16::try_from(decimal(port)?).ok()?);
+    (address.is_station() && port != 0).then_some((address, port))
+}
+
+/// A number of at most five decimal digits, without sign and without needless zeros.
+fn decimal(text: &str) -> Option<u32> {
+    let plain = (1..=5).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    (plain && (text.len() == 1 || !text.starts_with('0'))).then(|| text.parse().ok()).flatten()
+}
+
+impl Paging {
+    /// The mode's name in a configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Fast => "fast",
+        }
+    }
+
+    /// The mode of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Strict, Self::Fast].into_iter().find(|paging| paging.name() == name)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a configuration says, and what its errors say: whole texts in, values or messages out.
 
-use vm_config::{Boot, Card, Clock, Config, Console, Cpu, Mac, Medium, PciAddress, Problem, Role, RtcStart};
+use vm_config::{
+    Boot, Card, Clock, Config, Console, Cpu, Mac, Medium, Paging, PciAddress, Problem, Record, Role, RtcStart,
+};
 
 /// The least that is a configuration.
 const LEAST: &str = "[vm]\nname = \"a\"\nmemory = \"64M\"\n[boot]\nkernel = \"vmlinuz\"\n";
@@ -54,6 +56,13 @@ start = "2026-01-31T12:00:00+01:30"
 [clock]
 follow = "instructions"
 rate = 1000
+
+[record]
+card = "00:05.0"
+address = "192.168.7.9/22"
+peer = "192.168.4.1:65535"
+paging = "fast"
+checkpoint = 0
 "#;
 
 const FIRMWARE: &str = r#"
@@ -80,7 +89,7 @@ fn the_least_configuration_has_sensible_defaults() {
     assert_eq!((config.vm.cpu, config.vm.seed), (Cpu::V3, None));
     assert_eq!(config.console, Console { serial: true, virtio: false, escape: Some(0x1d) });
     assert_eq!((config.rtc, config.clock), (RtcStart::Host, Clock { follows_host: true, rate: None }));
-    assert!(config.disks.is_empty() && config.networks.is_empty());
+    assert!(config.disks.is_empty() && config.networks.is_empty() && config.record.is_none());
     let kernel = "vmlinuz".into();
     assert_eq!(
         config.boot,
@@ -108,6 +117,16 @@ fn everything_that_can_be_said_arrives() {
     // 2026-01-31T10:30:00Z.
     assert_eq!(config.rtc, RtcStart::Fixed(1_769_855_400));
     assert_eq!(config.clock, Clock { follows_host: false, rate: Some(1000) });
+    let card = Card::Pci(PciAddress { bus: 0, device: 5, function: 0 });
+    let record = Record {
+        card,
+        address: [192, 168, 7, 9],
+        prefix: 22,
+        peer: ([192, 168, 4, 1], 65_535),
+        paging: Paging::Fast,
+        checkpoint: 0,
+    };
+    assert_eq!(config.record, Some(record));
     let Boot::Kernel { command_line, .. } = &config.boot else { panic!("{:?}", config.boot) };
     assert_eq!(command_line, "console=ttyS0 root=/dev/vda1 x=\"y z\"");
     let files: Vec<_> = config.files().map(|file| (file.role, file.name)).collect();
@@ -162,7 +181,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ("[vm]\nmemori = \"64M\"\n", "line 2, column 1: vm.memori: unknown key; did you mean `memory`?"),
     ("[vm]\nzzz = 1\n", "line 2, column 1: vm.zzz: unknown key; known here: name, memory, cpu, seed"),
     ("[vms]\n", "line 1, column 2: vms: unknown key; did you mean `vm`?"),
-    ("[virtual-machine]\n", "known here: vm, boot, disk, network, console, rtc, clock"),
+    ("[virtual-machine]\n", "known here: vm, boot, disk, network, console, rtc, clock, record"),
     (
         "vm = {name = 'a', memory = '64M'}\n[boot]\ncommand_line = 'x'\n",
         "line 3, column 1: boot.command_line: unknown key; did you mean `command-line`?",
@@ -249,12 +268,83 @@ const MORE_MESSAGES: &[(&str, &str)] = &[
     ("[clock]\nfollow = 'stars'", "clock.follow: `stars` is not \"host\" or \"instructions\""),
     ("[clock]\nrate = 0", "clock.rate: `0` is not instructions per microsecond"),
     ("[clock]\nrate = 100001", "`100001` is not instructions per microsecond"),
+    ("record = 1", "boot.record: unknown key"),
+    (
+        "[record]",
+        "line 6, column 2: record.address: missing; write, for example, `address = \"10.77.0.1/24\"`",
+    ),
+    (
+        "[record]\naddress = '10.77.0.1/24'",
+        "line 6, column 2: record.peer: missing; write, for example, `peer = \"10.77.0.2:5405\"`",
+    ),
+    ("[record]\ncart = 1", "line 7, column 1: record.cart: unknown key; did you mean `card`?"),
+    (
+        "[record]\ncard = 'none'",
+        "line 7, column 8: record.card: `none` is not a card of the host: its number",
+    ),
+    (
+        "[[network]]\nmac = '02:00:00:00:00:01'\n[record]\ncard = 0",
+        "line 9, column 8: record.card: `0` is not a card of its own: a [[network]] has it",
+    ),
+    (
+        "[[network]]\nmac = '02:00:00:00:00:01'\ncard = 1\n[record]",
+        "line 9, column 2: record.card: missing; write, for example, `card = ",
+    ),
+    (
+        "[record]\naddress = '10.77.0.1'",
+        "line 7, column 11: record.address: `10.77.0.1` is not one station's",
+    ),
+    ("[record]\naddress = '10.77.0.1/31'", "`10.77.0.1/31` is not one station's"),
+    ("[record]\naddress = '10.77.0.1/0'", "`10.77.0.1/0` is not one station's"),
+    ("[record]\naddress = '10.77.0.0/24'", "`10.77.0.0/24` is not one station's"),
+    ("[record]\naddress = '10.77.0.255/24'", "`10.77.0.255/24` is not one station's"),
+    ("[record]\naddress = '224.0.0.1/24'", "`224.0.0.1/24` is not one station's"),
+    ("[record]\naddress = '127.0.0.1/8'", "`127.0.0.1/8` is not one station's"),
+    ("[record]\naddress = '10.77.0.01/24'", "`10.77.0.01/24` is not one station's"),
+    ("[record]\naddress = '10.77.0.256/24'", "`10.77.0.256/24` is not one station's"),
+    ("[record]\naddress = '10.77.0.1.1/24'", "`10.77.0.1.1/24` is not one station's"),
+    ("[record]\naddress = 10", "record.address: this is an integer; it must be one station's"),
 ];
+
+/// Lines after [`LEAST`] and an address, which are 7, and what their error says.
+const RECORD_MESSAGES: &[(&str, &str)] = &[
+    (
+        "peer = '10.77.0.2'",
+        "line 8, column 8: record.peer: `10.77.0.2` is not another station's IPv4 address in",
+    ),
+    ("peer = '10.77.0.1:5405'", "`10.77.0.1:5405` is not another station's"),
+    ("peer = '10.77.1.2:5405'", "`10.77.1.2:5405` is not another station's"),
+    ("peer = '10.77.0.255:5405'", "`10.77.0.255:5405` is not another station's"),
+    ("peer = '10.77.0.2:0'", "`10.77.0.2:0` is not another station's"),
+    ("peer = '10.77.0.2:65536'", "`10.77.0.2:65536` is not another station's"),
+    ("peer = '10.77.0.2:+5'", "`10.77.0.2:+5` is not another station's"),
+    (
+        "peer = '10.77.0.2:1'\npaging = 'slow'",
+        "line 9, column 10: record.paging: `slow` is not \"strict\" or \"fast\"",
+    ),
+    (
+        "peer = '10.77.0.2:1'\ncheckpoint = -1",
+        "record.checkpoint: `-1` is not milliseconds between two checkpoints",
+    ),
+    ("peer = '10.77.0.2:1'\ncheckpoint = 3600001", "`3600001` is not milliseconds"),
+    ("peer = '10.77.0.2:1'\ncheckpoint = '2s'", "this is a string; it must be milliseconds"),
+];
+
+#[test]
+fn a_recorded_machine_has_sensible_defaults() {
+    let network = "[[network]]\nmac = '02:00:00:00:00:01'\n";
+    let text = with(&format!("{network}[record]\naddress = '10.77.0.1/24'\npeer = '10.77.0.2:5405'\n"));
+    let record = Config::parse(&text).expect("a configuration").record.expect("a record");
+    assert_eq!((record.card, record.paging, record.checkpoint), (Card::Index(1), Paging::Strict, 2_000));
+    assert_eq!((record.address, record.prefix, record.peer), ([10, 77, 0, 1], 24, ([10, 77, 0, 2], 5405)));
+}
 
 #[test]
 fn errors_say_where_which_key_and_what_would_be_right() {
     let more = MORE_MESSAGES.iter().map(|&(lines, part)| (with(lines), part));
-    let all = MESSAGES.iter().map(|&(text, part)| (text.to_string(), part)).chain(more);
+    let recorded = |lines| with(&format!("[record]\naddress = '10.77.0.1/24'\n{lines}"));
+    let record = RECORD_MESSAGES.iter().map(|&(lines, part)| (recorded(lines), part));
+    let all = MESSAGES.iter().map(|&(text, part)| (text.to_string(), part)).chain(more).chain(record);
     let wrong = all.filter_map(|(text, part)| {
         let said = message(&text);
         (!said.contains(part)).then(|| format!("{text:?}\nsays:     {said}\nexpected: {part}\n"))

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use vm_config::{
-    Boot, Card, Clock, Config, Console, Cpu, Disk, Mac, Medium, Memory, Module, Network, PciAddress,
-    RtcStart, Vm,
+    Boot, Card, Clock, Config, Console, Cpu, Disk, Mac, Medium, Memory, Module, Network, Paging, PciAddress,
+    Record, RtcStart, Vm,
 };
 
 fn file() -> impl Strategy<Value = String> {
@@ -43,14 +43,37 @@ fn disk() -> impl Strategy<Value = Disk> {
 }
 
 fn network() -> impl Strategy<Value = Network> {
-    let place = (any::<u8>(), 0..32u8, 0..8u8);
-    let place = place.prop_map(|(bus, device, function)| Card::Pci(PciAddress { bus, device, function }));
-    let card = prop_oneof![place, mac().prop_map(Card::Mac), any::<u8>().prop_map(Card::Index)];
-    (mac(), proptest::option::of(card), any::<bool>()).prop_map(|(mac, card, promiscuous)| Network {
+    (mac(), proptest::option::of(card()), any::<bool>()).prop_map(|(mac, card, promiscuous)| Network {
         mac,
         card,
         promiscuous,
     })
+}
+
+fn card() -> impl Strategy<Value = Card> {
+    let place = (any::<u8>(), 0..32u8, 0..8u8);
+    let place = place.prop_map(|(bus, device, function)| Card::Pci(PciAddress { bus, device, function }));
+    prop_oneof![place, mac().prop_map(Card::Mac), any::<u8>().prop_map(Card::Index)]
+}
+
+/// Two stations of one network, whose addresses are its first and its last.
+fn record() -> impl Strategy<Value = Record> {
+    let network = (1..=126u8, any::<[u8; 3]>(), 8..=30u8);
+    let port = 1..=u16::MAX;
+    (card(), network, port, any::<bool>(), 0..=3_600_000u32).prop_map(
+        |(card, (a, [b, c, d], prefix), port, strict, checkpoint)| {
+            let host = u32::MAX >> prefix;
+            let network = u32::from_be_bytes([a, b, c, d]) & !host;
+            Record {
+                card,
+                address: (network | 1).to_be_bytes(),
+                prefix,
+                peer: ((network | (host - 1)).to_be_bytes(), port),
+                paging: if strict { Paging::Strict } else { Paging::Fast },
+                checkpoint,
+            }
+        },
+    )
 }
 
 fn config() -> impl Strategy<Value = Config> {
@@ -67,17 +90,22 @@ fn config() -> impl Strategy<Value = Config> {
     let rtc = prop_oneof![Just(RtcStart::Host), (0..4_102_444_800u64).prop_map(RtcStart::Fixed)];
     let clock = (any::<bool>(), proptest::option::of(1..=100_000u64))
         .prop_map(|(follows_host, rate)| Clock { follows_host, rate });
-    (vm, boot(), proptest::collection::vec(disk(), 2..5), networks, console, rtc, clock).prop_map(
-        |(vm, boot, disks, networks, console, rtc, clock)| Config {
-            vm,
-            boot,
-            disks,
-            networks,
-            console,
-            rtc,
-            clock,
-        },
-    )
+    let disks = proptest::collection::vec(disk(), 2..5);
+    let record = proptest::option::of(record());
+    let all = (vm, boot(), disks, networks, console, rtc, clock, record);
+    let all = all.prop_map(|(vm, boot, disks, networks, console, rtc, clock, record)| Config {
+        vm,
+        boot,
+        disks,
+        networks,
+        console,
+        rtc,
+        clock,
+        record,
+    });
+    all.prop_filter("the log has a card of its own", |config| {
+        config.record.is_none_or(|record| config.networks.iter().all(|n| n.card != Some(record.card)))
+    })
 }
 
 /// Pieces that look like a configuration, so that random texts get beyond the first line.
@@ -95,6 +123,9 @@ fn pieces() -> impl Strategy<Value = String> {
         Just("mac = "),
         Just("start = "),
         Just("rate = "),
+        Just("[record]\n"),
+        Just("address = '10.77.0.1/24'\n"),
+        Just("peer = '10.77.0.2:5405'\n"),
         Just("seed = "),
         Just("\"64M\"\n"),
         Just("\"a\"\n"),

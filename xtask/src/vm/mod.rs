@@ -139,6 +139,7 @@ impl Description {
             console: Console { virtio: self.virtio_console, ..Console::default() },
             rtc: RtcStart::Fixed(FIXED_CLOCK),
             clock: Clock { follows_host: self.follows_host, rate: None },
+            record: None,
         };
         let text = config.to_string();
         // What the kernel reads is the text: it must mean the same.
