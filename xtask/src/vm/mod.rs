@@ -171,16 +171,47 @@ impl Vm {
     /// # Errors
     /// As [`Vm::read`].
     pub fn parse(text: &str, base: &Path) -> Result<Self> {
+        Self::with_files(text, |name| Ok(base.join(name)))
+    }
+
+    /// The virtual machine of a configuration's text; `find` says where the file of a name is.
+    ///
+    /// # Errors
+    /// When the text means nothing, or a file is missing.
+    pub fn with_files(text: &str, find: impl Fn(&str) -> Result<PathBuf>) -> Result<Self> {
         let config = parse(text)?;
         let mut files: Vec<(String, PathBuf)> = Vec::new();
         for file in config.files() {
             if !files.iter().any(|(name, _)| name == file.name) {
-                let path =
-                    existing(&base.join(file.name)).with_context(|| format!("the key {}", file.role))?;
+                let path = find(file.name).and_then(|path| existing(&path));
+                let path = path.with_context(|| format!("the key {}", file.role))?;
                 files.push((file.name.to_owned(), path));
             }
         }
         Ok(Vm { text: text.to_owned(), config, files })
+    }
+
+    /// The same files with another configuration's text, which names no others.
+    ///
+    /// # Errors
+    /// When the text means nothing, or names a file that is not there.
+    pub fn with_text(&self, text: &str) -> Result<Self> {
+        Self::with_files(text, |name| {
+            let known = self.files.iter().find(|(known, _)| known == name);
+            known.map(|(_, path)| path.clone()).with_context(|| format!("the file {name} is not known"))
+        })
+    }
+
+    /// The same with one more file on the medium, which the configuration does not name.
+    ///
+    /// # Errors
+    /// When it is not there, or there is one of that name.
+    pub fn with_file(mut self, name: &str, path: &Path) -> Result<Self> {
+        if self.files.iter().any(|(known, _)| known == name) {
+            bail!("a file of the virtual machine is called {name}, which is taken; rename it");
+        }
+        self.files.push((name.to_owned(), existing(path)?));
+        Ok(self)
     }
 
     /// The configuration's text.
