@@ -13,6 +13,9 @@ pub const NETWORK: u32 = 1 << 1;
 /// The deadline of the loop itself has passed.
 pub const DEADLINE: u32 = 1 << 2;
 
+/// What may concern a halted guest.
+pub const OF_GUEST: u32 = SERIAL | NETWORK;
+
 /// A set of duties. The kernel has one, [`HOST`].
 #[derive(Debug, Default)]
 pub struct Duties(AtomicU32);

@@ -9,7 +9,7 @@ use core::fmt;
 use machine::emulate::Text;
 use vmx::errors::VmFail;
 use vmx::exit::{
-    Direction, EntryFailure, EptViolation, Exception, Exit, IoAccess, RandomOperand, VmxInstruction,
+    CrAccess, Direction, EntryFailure, EptViolation, Exception, Exit, IoAccess, RandomOperand, VmxInstruction,
 };
 use vmx::fields::{self, VmcsRead, VmcsWrite};
 use vmx::guest_state::{BrokenRule, bits};
@@ -38,6 +38,33 @@ pub fn serve_host(exit: &Exit) -> bool {
         _ => return false,
     }
     true
+}
+
+/// Whether every execution of the guest has this exit at the same place, as far as the exit itself tells: an instruction that
+/// is emulated, a window that opens. The others are the host's alone, and EPT violations that touch device memory are for the
+/// machine to tell from those that do not.
+#[inline]
+pub fn is_synchronous(on: &Active<'_>, exit: &Exit) -> bool {
+    match exit {
+        Exit::ExternalInterrupt { .. }
+        | Exit::MonitorTrapFlag
+        | Exit::PreemptionTimer
+        | Exit::EptViolation(_)
+        | Exit::EptMisconfiguration { .. }
+        | Exit::Init
+        | Exit::StartUp { .. }
+        | Exit::IoSmi
+        | Exit::OtherSmi
+        | Exit::EntryFailure(_) => false,
+        // Loads of CR3 exit only where the host wants to know of them.
+        Exit::ControlRegister(access) => !matches!(access, CrAccess::Write { register: 3, .. }),
+        // Page faults exit only where some of them are the host's; NMIs are.
+        Exit::Exception(exception) => match exception.event.kind {
+            EventKind::Nmi => false,
+            _ => exception.event.vector != 14 && !on.is_own_breakpoint(exception),
+        },
+        _ => true,
+    }
 }
 
 /// What a handler decides.
@@ -147,6 +174,11 @@ pub trait Machine {
         let _ = on;
         Verdict::Resume
     }
+    /// Comes right after every exit, before it is dealt with.
+    #[inline]
+    fn exited(&mut self, on: &mut Active<'_>, exit: &Exit) {
+        let _ = (on, exit);
+    }
     /// CPUID: EAX, EBX, ECX, EDX. `view` has what the answer depends on besides the leaf.
     fn cpuid(&mut self, leaf: u32, sub: u32, view: CpuView) -> [u32; 4];
     /// IN; `size` is 1, 2 or 4 bytes.
@@ -201,6 +233,7 @@ pub fn run<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Stop {
             Ok(exit) => exit,
             Err(error) => return Stop::EntryRefused(error),
         };
+        machine.exited(on, &exit);
         match handle(on, machine, &exit) {
             Verdict::Resume => {}
             Verdict::Skip => on.skip_instruction(),

@@ -3,22 +3,22 @@
 
 use super::bus::BoardBus;
 use super::disks::MemoryDisk;
-use super::operator::Desk;
 use super::outside::Outside;
+use super::tape::{Here, Tape};
 use super::time::GuestTime;
-use crate::arch::time;
+use crate::arch::idt::vector;
+use crate::duties;
 use crate::shell::system::{Order, VmState};
-use crate::vcpu::{Active, CpuView, Machine, Stop, Verdict};
+use crate::vcpu::{self, Active, CpuView, Machine, Stop, Verdict};
 use crate::vmm::vm::Vm;
-use crate::{duties, terminal};
 use alloc::string::String;
 use heapless::Vec;
 use machine::computer::Computer;
 use machine::context::Instant;
 use machine::emulate::{Bus, Cause, Emulator};
-use machine::input::Input;
 use machine::output::Power;
 use machine::ram::Ram;
+use replay::landing::Cause as ExitCause;
 use vmx::exit::{EptViolation, Exit, IoAccess};
 
 /// Disks of a guest at most.
@@ -49,6 +49,10 @@ pub mod reason {
     pub const POWER: &str = "power";
     /// The loop stops, and the runner knows why: the operator has ordered something.
     pub const OPERATOR: &str = "operator";
+    /// The replay ends, and says itself why.
+    pub const REPLAY: &str = "replay";
+    /// The log cannot leave this host.
+    pub const NO_LOG: &str = "no-log";
 }
 
 /// The guest's computer on this host.
@@ -69,18 +73,40 @@ pub struct Board {
     pub state: VmState,
     /// What the operator wants, until the runner takes it.
     pub order: Option<Order>,
-    emulator: Emulator,
+    /// Whether what comes in is recorded, or comes from a recording.
+    pub tape: Tape,
+    /// Where the guest is, for the record of what comes in next.
+    pub here: Here,
+    /// Virtual time that the halted guest has skipped, nanoseconds.
+    pub idle: u64,
+    /// The last exit was a synchronous one, and what follows from it is not done yet.
+    pub exit: bool,
+    /// The next HLT is the one that the guest was in already.
+    pub halt_again: bool,
+    /// Something has changed since interrupts were looked at: an exit was dealt with, or something came in.
+    pub changed: bool,
+    /// The last exit was for the host.
+    pub host_exit: bool,
+    /// The preemption timer has run out.
+    pub timer: bool,
+    /// Why the guest exited, for a landing.
+    pub cause: ExitCause,
+    /// Network devices, a bit for each, whose guest was asked to tell when it has a buffer.
+    pub starved: u8,
     /// The virtual time that the preemption timer is set for.
-    alarm: Instant,
+    pub alarm: Instant,
+    /// An access has found the alarm's time past. The preemption timer stands still while exits are handled, so a guest that
+    /// does little else but exit would get its interrupts late.
+    pub late: bool,
+    emulator: Emulator,
+    /// The virtual time of the guest's last access that depends on it.
+    reached: Instant,
     /// Ticks of the preemption timer in a nanosecond, 32.32 fixed point.
     ticks: u64,
     /// An NMI waits for the processor.
     nmi_due: bool,
     /// A window was asked for, or has opened.
     window: bool,
-    /// An access has found the alarm's time past. The preemption timer stands still while exits are handled, so a guest that
-    /// does little else but exit would get its interrupts late.
-    late: bool,
     /// The loop is to stop before the next entry.
     stop: Option<&'static str>,
 }
@@ -105,33 +131,39 @@ impl Board {
             disks,
             state: VmState::Running,
             order: None,
-            emulator: Emulator::new(),
+            tape: Tape::Off,
+            here: Here::AfterExit,
+            idle: 0,
+            exit: false,
+            halt_again: false,
+            changed: true,
+            host_exit: false,
+            timer: false,
+            cause: ExitCause::Other,
+            starved: 0,
             alarm: 0,
+            late: false,
+            emulator: Emulator::new(),
+            reached: 0,
             ticks: ((u128::from(hertz) << 32) / 1_000_000_000) as u64,
             nmi_due: false,
             window: false,
-            late: false,
             stop: None,
         }
-    }
-
-    /// Takes something in by the input door, at the point where the guest is now.
-    pub fn input(&mut self, input: Input<'_>) -> usize {
-        self.bus().reach(|computer, context| computer.input(input, context))
     }
 
     /// Virtual time at an access of the guest.
     #[inline]
     fn now(&mut self) -> Instant {
         let now = self.time.now();
+        self.reached = now;
         self.late |= now >= self.alarm;
         now
     }
 
-    /// What an access of the guest reaches, now.
+    /// What an access of the guest reaches at this time.
     #[inline]
-    fn bus(&mut self) -> BoardBus<'_> {
-        let now = self.now();
+    pub fn bus(&mut self, now: Instant) -> BoardBus<'_> {
         BoardBus {
             now,
             computer: &mut self.computer,
@@ -141,12 +173,20 @@ impl Board {
         }
     }
 
+    /// Whether the guest's network device has a buffer for a frame of this length now.
+    pub fn has_buffer(&mut self, device: u8, length: usize) -> bool {
+        let ram = Ram::new(self.vm.memory_mut());
+        self.computer.pci.has_buffer_for(device, length, &ram)
+    }
+
     /// The processor is about to run from power-on.
     pub fn begin(&mut self, on: &mut Active<'_>) {
         (self.nmi_due, self.window) = (false, false);
+        (self.exit, self.halt_again, self.changed) = (false, false, true);
+        self.starved = 0;
         on.request_nmi_window(false);
         on.request_interrupt_window(false);
-        self.look_at_clock(on);
+        self.set_alarm(on, self.time.now());
     }
 
     /// Has the loop stop before the next entry.
@@ -159,28 +199,52 @@ impl Board {
         self.stop = None;
     }
 
-    /// Lets the computer do what is due.
-    fn advance(&mut self) {
-        self.bus().reach(|computer, context| computer.advance(context));
+    /// Why the loop is to stop, if it is.
+    #[inline]
+    pub fn stop_verdict(&self) -> Option<Verdict> {
+        if self.stop.is_none() && self.outside.power.is_none() {
+            return None;
+        }
+        Some(Verdict::Stop(Stop::Named(self.stop.unwrap_or(reason::POWER))))
     }
 
-    /// Looks at the clock: corrects it, does what is due, and sets the preemption timer for what is due next.
-    fn look_at_clock(&mut self, on: &mut Active<'_>) {
-        self.time.correct();
-        self.advance();
-        self.set_alarm(on, self.time.now());
+    /// The guest is at a synchronous exit.
+    #[inline]
+    fn begin_exit(&mut self) {
+        self.exit = true;
+        self.tape.begin_exit();
     }
 
     /// Sets the preemption timer for the next deadline, or the next look at the clock.
-    fn set_alarm(&mut self, on: &mut Active<'_>, now: Instant) {
+    pub fn set_alarm(&mut self, on: &mut Active<'_>, now: Instant) {
         let ahead = self.computer.due().saturating_sub(now).clamp(SHORTEST, LOOK_PERIOD);
         self.alarm = now + ahead;
         self.late = false;
         // Virtual time and the host's differ a little in speed: a timer that comes too early costs an exit for nothing.
-        let ahead = ahead + (ahead >> SLACK_SHIFT);
+        self.set_timer(on, ahead + (ahead >> SLACK_SHIFT));
+    }
+
+    /// Has the guest exit at least as often as it would to look at its clock, though the time says nothing here.
+    pub fn set_watchdog(&mut self, on: &mut Active<'_>) {
+        self.set_timer(on, LOOK_PERIOD);
+    }
+
+    /// Sets the preemption timer: nanoseconds from now on.
+    fn set_timer(&mut self, on: &mut Active<'_>, ahead: u64) {
         // At most LOOK_PERIOD and its slack, at any frequency below 1000 GHz.
         let ticks = ((u128::from(ahead) * u128::from(self.ticks)) >> 32) as u64;
         on.arm_preemption_timer(Some(u32::try_from(ticks).unwrap_or(u32::MAX).max(1)));
+    }
+
+    /// Interrupts follow from what has changed.
+    #[inline]
+    pub fn settle(&mut self, on: &mut Active<'_>) {
+        if core::mem::take(&mut self.changed) {
+            let interrupts = &self.computer.interrupts;
+            if interrupts.pending() || interrupts.nmi_pending() || self.nmi_due || self.window {
+                self.deliver(on);
+            }
+        }
     }
 
     /// Injects what is pending, or has the guest exit as soon as it can take it.
@@ -203,65 +267,10 @@ impl Board {
         self.window = self.nmi_due || more;
     }
 
-    /// HLT: waits in real time until something comes that the processor takes. If the loop is to stop before that, the
-    /// instruction is executed again afterwards: a guest never leaves HLT without a cause of its own.
-    fn wait(&mut self, on: &mut Active<'_>) -> Verdict {
-        loop {
-            self.advance();
-            if self.wakes(on) {
-                self.time.charge();
-                return Verdict::Skip;
-            }
-            if self.stop.is_some() || self.outside.power.is_some() {
-                return Verdict::Resume;
-            }
-            let due = self.computer.due();
-            if duties::pending() & (duties::SERIAL | duties::NETWORK) == 0 {
-                let until = (due != Instant::MAX).then(|| self.time.host_time_of(due));
-                if self.time.follows_host() || until.is_none() {
-                    time::wait_for_interrupt(until);
-                }
-            }
-            self.time.wake(due);
-            self.serve_duties(on);
-        }
-    }
-
     /// Whether the processor would leave HLT: an NMI waits, or an interrupt and it lets interrupts in.
-    fn wakes(&mut self, on: &Active<'_>) -> bool {
+    pub fn wakes(&mut self, on: &Active<'_>) -> bool {
         self.nmi_due |= self.computer.interrupts.take_nmi();
         self.nmi_due || self.computer.interrupts.pending() && on.interrupts_enabled()
-    }
-
-    /// Does what the host has to do beside the guest.
-    fn serve_duties(&mut self, on: &mut Active<'_>) {
-        let pending = duties::pending();
-        if pending & duties::SERIAL != 0 {
-            let (exits, cycles) = on.costs();
-            terminal::serve(Some(&mut Desk { board: self, exits: &exits, cycles: &cycles }));
-        }
-        if pending & duties::NETWORK != 0 {
-            duties::take(duties::NETWORK);
-            self.bring_frames();
-        }
-    }
-
-    /// Brings in what has arrived on the cards, as far as the guest takes it.
-    fn bring_frames(&mut self) {
-        for device in 0..self.outside.bridges.len() {
-            // Out of its place while it hands frames over: what comes in does not make the guest send at once.
-            let Some(mut bridge) = self.outside.bridges[device].take() else { continue };
-            let device_number = device as u8;
-            bridge.poll(&mut |frame| {
-                // What the guest does not want is no input.
-                !self.computer.pci.wants_frame(device_number, frame)
-                    || self.input(Input::Frame { device: device_number, frame }) != 0
-            });
-            if let Some(up) = bridge.link_change() {
-                self.input(Input::Link { device: device_number, up });
-            }
-            self.outside.bridges[device] = Some(bridge);
-        }
     }
 
     /// Executes the instruction that has touched device memory or done string I/O.
@@ -283,21 +292,37 @@ impl Board {
 impl Machine for Board {
     #[inline]
     fn prepare(&mut self, on: &mut Active<'_>) -> Verdict {
-        if self.stop.is_some() || self.outside.power.is_some() {
-            return Verdict::Stop(Stop::Named(self.stop.unwrap_or(reason::POWER)));
+        if let Some(verdict) = self.stop_verdict() {
+            return verdict;
         }
-        if self.late {
-            self.look_at_clock(on);
+        self.time.set_emulated(on.emulated());
+        if self.halt_again {
+            // Back into HLT first: the guest is still there.
+            return Verdict::Resume;
         }
-        if self.computer.due() < self.alarm {
-            self.advance();
-            self.set_alarm(on, self.time.now());
+        let exit = core::mem::take(&mut self.exit);
+        if exit {
+            if self.reached >= self.computer.due() {
+                self.advance();
+            }
+            self.changed = true;
+            self.end_exit(on);
         }
-        let interrupts = &self.computer.interrupts;
-        if interrupts.pending() || interrupts.nmi_pending() || self.nmi_due || self.window {
-            self.deliver(on);
+        match self.tape {
+            _ => self.lead(on, exit),
         }
-        Verdict::Resume
+    }
+
+    #[inline]
+    fn exited(&mut self, on: &mut Active<'_>, exit: &Exit) {
+        self.cause = ExitCause::Other;
+        if vcpu::is_synchronous(on, exit) {
+            if *exit == Exit::Hlt && core::mem::take(&mut self.halt_again) {
+                self.exit = true;
+            } else {
+                self.begin_exit();
+            }
+        }
     }
 
     #[inline]
@@ -309,13 +334,15 @@ impl Machine for Board {
     #[inline]
     fn read_port(&mut self, port: u16, size: u8) -> u32 {
         self.time.charge();
-        self.bus().read_port(port, size)
+        let now = self.now();
+        self.bus(now).read_port(port, size)
     }
 
     #[inline]
     fn write_port(&mut self, port: u16, size: u8, value: u32) {
         self.time.charge();
-        self.bus().write_port(port, size, value);
+        let now = self.now();
+        self.bus(now).write_port(port, size, value);
     }
 
     fn string_io(&mut self, on: &mut Active<'_>, _access: IoAccess) -> Verdict {
@@ -359,10 +386,14 @@ impl Machine for Board {
     }
 
     fn halted(&mut self, on: &mut Active<'_>) -> Verdict {
-        self.wait(on)
+        match self.tape {
+            _ => self.wait(on),
+        }
     }
 
     fn ept_violation(&mut self, on: &mut Active<'_>, violation: &EptViolation) -> Verdict {
+        // Device memory: nothing else is left.
+        self.begin_exit();
         // An event whose delivery touches device memory would need the delivery emulated, and no system does that.
         if on.event_is_due() {
             log::error!(
@@ -375,15 +406,18 @@ impl Machine for Board {
     }
 
     fn host_event(&mut self, on: &mut Active<'_>, exit: &Exit) -> Verdict {
+        self.cause = match exit {
+            Exit::PreemptionTimer => ExitCause::Timer,
+            Exit::MonitorTrapFlag => ExitCause::Step,
+            Exit::Exception(exception) if on.is_own_breakpoint(exception) => ExitCause::Breakpoint,
+            Exit::ExternalInterrupt { vector: Some(vector::PERFORMANCE) } => ExitCause::Overflow,
+            _ => ExitCause::Other,
+        };
         match exit {
-            Exit::PreemptionTimer => self.look_at_clock(on),
             // The window's events are delivered before the entry.
             Exit::InterruptWindow | Exit::NmiWindow => self.window = true,
-            _ => {
-                if duties::pending() != 0 {
-                    self.serve_duties(on);
-                }
-            }
+            Exit::PreemptionTimer => (self.timer, self.host_exit) = (true, true),
+            _ => self.host_exit |= duties::pending() != 0,
         }
         Verdict::Resume
     }

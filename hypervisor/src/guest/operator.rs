@@ -3,7 +3,7 @@
 use super::board::{Board, reason};
 use crate::shell::system::{ExitRow, Guest, Order, VmState};
 use core::fmt::{self, Write};
-use machine::input::Input;
+use replay::log::entry::Event;
 use vmx::exit::{REASON_NAMES, reason_name};
 
 /// Exits by basic reason, and what they have cost.
@@ -56,12 +56,18 @@ impl Guest for Desk<'_> {
             (Order::Pause, VmState::Paused) => return Err("it is paused already"),
             (Order::Resume, VmState::Running) => return Err("it runs"),
             (Order::PowerButton, _) => {
-                self.board.input(Input::PowerButton);
+                self.board.take_in(Event::PowerButton);
+                return Ok(());
+            }
+            // It takes effect as the guest's own reset does: the loop stops, and the runner sees to it.
+            (Order::Reset, _) => {
+                self.board.take_in(Event::Reset);
+                self.board.state = VmState::Running;
                 return Ok(());
             }
             (Order::Pause, _) => self.board.state = VmState::Paused,
             (Order::Resume, _) => self.board.state = VmState::Running,
-            (Order::Reset | Order::Kill, _) => {}
+            (Order::Kill, _) => {}
         }
         self.board.order = Some(order);
         self.board.stop(reason::OPERATOR);
@@ -77,7 +83,7 @@ impl Guest for Desk<'_> {
     }
 
     fn console_input(&mut self, byte: u8) -> bool {
-        self.board.computer.console_room() != 0 && self.board.input(Input::Console(&[byte])) != 0
+        self.board.computer.console_room() != 0 && self.board.take_in(Event::Console(&[byte])) != 0
     }
 
     fn network(&mut self, out: &mut dyn Write) -> fmt::Result {

@@ -123,10 +123,6 @@ fn obey(board: &mut Board, active: &mut Active<'_>) -> Next {
     let since = time::now_ns();
     loop {
         match board.order.take() {
-            Some(Order::Reset) => {
-                board.state = VmState::Running;
-                return Next::Reset;
-            }
             Some(Order::Kill) => return Next::End(reason::KILLED),
             _ if board.state == VmState::Running => break,
             _ => {
@@ -135,6 +131,9 @@ fn obey(board: &mut Board, active: &mut Active<'_>) -> Next {
                 let (exits, cycles) = active.costs();
                 terminal::serve(Some(&mut Desk { board, exits: &exits, cycles: &cycles }));
                 board.clear_stop();
+                if board.outside.power.take().is_some() {
+                    return Next::Reset;
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::arch::{cpu, time};
 use machine::clock::ticks::SECOND;
 use machine::clock::{Correction, VirtualClock};
 use machine::context::Instant;
+use replay::landing::Counter;
 
 /// What an exit whose instruction is emulated counts beside the guest's own instructions. About what it costs: without it,
 /// a loop that waits for the time-stamp counter would run far too long.
@@ -26,8 +27,10 @@ enum Source {
 pub struct GuestTime {
     source: Source,
     clock: VirtualClock,
-    /// Emulated exits so far.
+    /// What emulated exits so far count beside their instructions.
     charged: u64,
+    /// Instructions that software has completed in the guest's place: [`Active::emulated`](crate::vcpu::Active::emulated).
+    emulated: u64,
     /// The rate is corrected; otherwise it stays as configured, and time has nothing to do with the host's.
     follows_host: bool,
     /// Host time that the guest has stood still on the operator's order, nanoseconds: none of the guest's.
@@ -44,7 +47,7 @@ impl GuestTime {
         // A count is an instruction, or a tick of the time-stamp counter itself.
         let pace = (u128::from(SECOND) << 32) / u128::from(time::hertz().max(1));
         let clock = VirtualClock::expecting(u64::try_from(pace).unwrap_or(u64::MAX));
-        Self { source, clock, charged: 0, follows_host, stood: 0, start }
+        Self { source, clock, charged: 0, emulated: 0, follows_host, stood: 0, start }
     }
 
     /// Whether it is a function of the guest's instructions.
@@ -56,7 +59,7 @@ impl GuestTime {
     #[inline]
     pub fn count(&self) -> u64 {
         match &self.source {
-            Source::Instructions(counters) => counters.instructions() + self.charged,
+            Source::Instructions(counters) => counters.instructions() + self.emulated + self.charged,
             Source::Host { start } => cpu::tsc() - start,
         }
     }
@@ -71,12 +74,39 @@ impl GuestTime {
         at.saturating_add(self.start).saturating_add(self.stood)
     }
 
-    /// Instructions that the guest has retired; 0 without counters.
+    /// N: instructions that the guest has retired, and those that software has completed in its place. 0 without counters.
+    #[inline]
     pub fn instructions(&self) -> u64 {
         match &self.source {
-            Source::Instructions(counters) => counters.instructions(),
+            Source::Instructions(counters) => counters.instructions() + self.emulated,
             Source::Host { .. } => 0,
         }
+    }
+
+    /// C: conditional branches that the guest has retired. 0 without counters.
+    pub fn branches(&self) -> u64 {
+        match &self.source {
+            Source::Instructions(counters) => counters.branches(),
+            Source::Host { .. } => 0,
+        }
+    }
+
+    /// Software has completed so many instructions in the guest's place, ever.
+    #[inline]
+    pub const fn set_emulated(&mut self, emulated: u64) {
+        self.emulated = emulated;
+    }
+
+    /// Has the counter of instructions interrupt when so many more are retired, or not at all. Nothing without counters.
+    pub fn arm(&mut self, ahead: Option<u64>) {
+        if let Source::Instructions(counters) = &mut self.source {
+            counters.arm(ahead.map(|ahead| (Counter::Instructions, ahead.max(1))));
+        }
+    }
+
+    /// The clock's state.
+    pub fn clock(&self) -> machine::clock::State {
+        self.clock.save()
     }
 
     /// An instruction of the guest is emulated.
@@ -101,22 +131,25 @@ impl GuestTime {
         self.clock.apply(self.count(), &Correction { rate, step: 0 });
     }
 
-    /// Corrects the rate, if it is time to. To be called every few milliseconds while the guest runs.
-    pub fn correct(&mut self) -> Option<Correction> {
+    /// The correction that the rate needs now, if any. To be called every few milliseconds while the guest runs.
+    pub fn correction(&mut self) -> Option<Correction> {
         if !self.follows_host {
             return None;
         }
         let count = self.count();
-        let correction = self.clock.correct(count, self.real())?;
-        self.clock.apply(count, &correction);
-        Some(correction)
+        self.clock.correct(count, self.real())
     }
 
-    /// The guest has been halted until now, or until `at` where its clock does not follow the host's. Returns the time it
-    /// goes on at, which is never before now.
-    pub fn wake(&mut self, at: Instant) -> Instant {
-        let to = if self.follows_host { self.real() } else { at };
-        self.clock.jump(self.count(), to)
+    /// Corrects the rate.
+    pub fn correct(&mut self, correction: &Correction) {
+        let count = self.count();
+        self.clock.apply(count, correction);
+    }
+
+    /// A halted guest's time jumps there, or stays where it is if that has passed.
+    pub fn jump(&mut self, to: Instant) {
+        let count = self.count();
+        self.clock.jump(count, to);
     }
 
     /// The guest stood still for so many nanoseconds of the host, which are none of its own.

@@ -97,6 +97,10 @@ impl Active<'_> {
     pub fn settle(&mut self, outcome: Outcome) -> Verdict {
         match outcome {
             Outcome::Done { single_step } | Outcome::Continue { single_step } => {
+                // A REP counts once, when it is through.
+                if matches!(outcome, Outcome::Done { .. }) {
+                    self.count_emulated();
+                }
                 self.end_shadows();
                 if single_step {
                     self.pend_single_step();

@@ -84,6 +84,8 @@ pub struct Vcpu {
     cycles: [u64; REASON_NAMES.len()],
     /// The last exit: its reason, and when it was.
     last_exit: (u16, u64),
+    /// Instructions that software has completed in the guest's place: the counters do not know them.
+    emulated: u64,
     exits: u64,
 }
 
@@ -112,6 +114,7 @@ impl Vcpu {
             counts: [0; REASON_NAMES.len()],
             cycles: [0; REASON_NAMES.len()],
             last_exit: (NO_EXIT, 0),
+            emulated: 0,
             exits: 0,
         };
         vcpu.msr_bitmap.bytes_mut().fill(msr_bitmap::ALL);
@@ -186,6 +189,52 @@ impl Active<'_> {
     /// Exits so far.
     pub const fn exits(&self) -> u64 {
         self.vcpu.exits
+    }
+
+    /// Instructions that software has completed in the guest's place, ever: with what the counters say, N.
+    #[inline]
+    pub const fn emulated(&self) -> u64 {
+        self.vcpu.emulated
+    }
+
+    /// Software has completed an instruction in the guest's place, RIP and all.
+    #[inline]
+    pub const fn count_emulated(&mut self) {
+        self.vcpu.emulated += 1;
+    }
+
+    /// The basic reason of the last exit.
+    #[inline]
+    pub const fn last_reason(&self) -> u16 {
+        self.vcpu.last_exit.0
+    }
+
+    /// The integer registers, as far as they name a place.
+    pub fn place_registers(&self) -> replay::point::Registers {
+        let mut general = self.vcpu.registers.gpr;
+        general[4] = self.vmcs().read(fields::GUEST_RSP);
+        replay::point::Registers {
+            general,
+            rip: self.vmcs().read(fields::GUEST_RIP),
+            rflags: self.vmcs().read(fields::GUEST_RFLAGS),
+        }
+    }
+
+    /// Whether MOV SS or POP SS blocks events.
+    pub fn blocked_by_mov_ss(&self) -> bool {
+        Interruptibility(self.vmcs().read(fields::GUEST_INTERRUPTIBILITY)).by_mov_ss()
+    }
+
+    /// Has the guest exit (or no longer) after each instruction.
+    #[inline]
+    pub fn trap_instructions(&mut self, on: bool) {
+        self.set(controls::MONITOR_TRAP_FLAG, on);
+    }
+
+    /// Sets RF, so that a breakpoint on the next instruction does not hit it.
+    pub fn resume_over_breakpoint(&mut self) {
+        let rflags = self.vmcs().read(fields::GUEST_RFLAGS);
+        self.vmcs_mut().write(fields::GUEST_RFLAGS, rflags | RFLAGS_RF);
     }
 
     /// The VMCS, to read.
@@ -574,6 +623,7 @@ impl Active<'_> {
     /// trap.
     #[inline]
     pub fn retire_to(&mut self, rip: u64) {
+        self.count_emulated();
         self.vmcs_mut().write(fields::GUEST_RIP, rip);
         self.end_shadows();
         let rflags = self.vmcs().read(fields::GUEST_RFLAGS);

@@ -1,0 +1,218 @@
+//! The guest is led through a log: what comes in comes from there, at exactly the places that the log names. The host's time
+//! and what comes to this host play no part.
+
+use super::board::{Board, reason};
+use super::operator::Desk;
+use super::replaying::Ended;
+use super::tape::Tape;
+use crate::vcpu::{Active, Stop, Verdict};
+use crate::{duties, terminal};
+use replay::landing::{Action, Seen};
+use replay::log::entry::{Entry, Event};
+use replay::point::RegistersHash;
+use replay::replayer::{Moment, Order, Run};
+
+/// DR7: DR0 enabled globally, as an instruction breakpoint; bit 10 is always one.
+const DR7_FIRST: u64 = 1 << 10 | 2;
+
+/// Any of the four breakpoints is enabled in DR7.
+const DR7_ENABLES: u64 = 0xFF;
+
+/// An armed overflow stays as it is while no more instructions than these were completed by software since: each makes it come
+/// later by one, and margins have that much room.
+const DRIFT: u64 = 16;
+
+/// How the guest is entered while it is led.
+#[derive(Debug, Default)]
+pub struct Gear {
+    /// The overflow interrupt is armed: at this count, when so many instructions had been completed by software.
+    armed: Option<(u64, u64)>,
+    /// The guest exits after each instruction.
+    steps: bool,
+    /// There is a breakpoint.
+    breakpoint: bool,
+}
+
+impl Board {
+    /// The backup's part before an entry. `exit`: the last exit was a synchronous one.
+    pub fn follow(&mut self, on: &mut Active<'_>, exit: bool) -> Verdict {
+        if self.host_exit {
+            self.do_host_work_aside(on);
+        }
+        if exit && !self.apply_due(on, Moment::AfterExit) {
+            return Verdict::Stop(Stop::Named(reason::REPLAY));
+        }
+        if let Some(verdict) = self.stop_verdict() {
+            return verdict;
+        }
+        self.settle(on);
+        let Tape::Replaying(replaying) = &self.tape else { return Verdict::Resume };
+        if replaying.replayer.is_landing() {
+            return self.approach(on);
+        }
+        self.run_as(on, Run::Free);
+        Verdict::Resume
+    }
+
+    /// The next entry lies between two synchronous exits: lands on it, or says how to go on.
+    fn approach(&mut self, on: &mut Active<'_>) -> Verdict {
+        loop {
+            if !self.apply_due(on, Moment::Between) {
+                return Verdict::Stop(Stop::Named(reason::REPLAY));
+            }
+            if let Some(verdict) = self.stop_verdict() {
+                return verdict;
+            }
+            if !self.changed {
+                return Verdict::Resume;
+            }
+            // Something was applied: what follows from it changes how the guest goes on.
+            self.settle(on);
+        }
+    }
+
+    /// Applies the entries that are due now, and leaves the processor set up for the way to the next. False: the replay ends
+    /// here.
+    fn apply_due(&mut self, on: &mut Active<'_>, moment: Moment) -> bool {
+        loop {
+            let seen = self.seen(on);
+            let Tape::Replaying(replaying) = &mut self.tape else { return true };
+            match replaying.replayer.order(moment, || seen) {
+                Order::Apply(entry) => {
+                    if !self.act(on, &entry) {
+                        return false;
+                    }
+                }
+                Order::Run(run) => {
+                    if moment == Moment::Between {
+                        self.run_as(on, run);
+                    }
+                    return true;
+                }
+                Order::Exhausted => {
+                    replaying.end(Ended::Exhausted);
+                    return false;
+                }
+                Order::Diverged(divergence) => {
+                    replaying.end(Ended::Diverged(divergence));
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Applies an entry. False: the replay ends with it.
+    fn act(&mut self, on: &mut Active<'_>, entry: &Entry<'static>) -> bool {
+        match entry.event {
+            Event::Checkpoint(packed) => self.compare(on, packed),
+            Event::End(why) => {
+                let Tape::Replaying(replaying) = &mut self.tape else { return true };
+                replaying.end(Ended::Equal(why));
+                false
+            }
+            _ => {
+                self.apply(&entry.event);
+                self.may_go_on(on)
+            }
+        }
+    }
+
+    /// HLT, led: everything that came while the guest was halted comes now.
+    pub fn halt_along(&mut self, on: &mut Active<'_>) -> Verdict {
+        self.advance();
+        if !self.apply_due(on, Moment::Halted) {
+            return Verdict::Stop(Stop::Named(reason::REPLAY));
+        }
+        if self.stop_verdict().is_some() {
+            (self.exit, self.halt_again) = (false, true);
+            return Verdict::Resume;
+        }
+        if self.wakes(on) {
+            self.time.charge();
+            return Verdict::Skip;
+        }
+        let Tape::Replaying(replaying) = &mut self.tape else { return Verdict::Resume };
+        replaying.end(Ended::Asleep);
+        Verdict::Stop(Stop::Named(reason::REPLAY))
+    }
+
+    /// What came for the host, which is none of the guest's business.
+    #[cold]
+    fn do_host_work_aside(&mut self, on: &mut Active<'_>) {
+        self.host_exit = false;
+        if core::mem::take(&mut self.timer) {
+            self.set_watchdog(on);
+        }
+        let pending = duties::pending();
+        if pending & duties::SERIAL != 0 {
+            let (exits, cycles) = on.costs();
+            terminal::serve(Some(&mut Desk { board: self, exits: &exits, cycles: &cycles }));
+        }
+        duties::take(duties::NETWORK);
+    }
+
+    fn seen(&self, on: &Active<'_>) -> Seen {
+        let registers = on.registers();
+        Seen {
+            n: self.time.instructions(),
+            c: 0,
+            rip: on.rip(),
+            rcx: registers.gpr[1],
+            registers: RegistersHash::default(),
+            cause: self.cause,
+            delivering: on.delivery_is_due(),
+            breakpoint_free: on.dr7() & DR7_ENABLES == 0,
+        }
+    }
+
+    /// Sets the processor up for a run.
+    fn run_as(&mut self, on: &mut Active<'_>, run: Run) {
+        let (overflow, breakpoint, step) = match run {
+            Run::Free => (None, None, false),
+            Run::Landing(Action::RunToOverflow { at, .. }) => (Some(at), None, false),
+            Run::Landing(Action::RunToBreakpoint { rip, resume, guard, .. }) => {
+                (Some(guard), Some((rip, resume)), false)
+            }
+            Run::Landing(_) => (None, None, true),
+        };
+        self.arm(on, overflow);
+        if core::mem::replace(&mut self.gear.steps, step) != step {
+            on.trap_instructions(step);
+        }
+        match breakpoint {
+            Some((rip, resume)) => {
+                on.set_breakpoints([rip, 0, 0, 0], DR7_FIRST);
+                self.gear.breakpoint = true;
+                if resume {
+                    on.resume_over_breakpoint();
+                }
+            }
+            None if core::mem::take(&mut self.gear.breakpoint) => on.clear_breakpoints(),
+            None => {}
+        }
+    }
+
+    fn arm(&mut self, on: &Active<'_>, at: Option<u64>) {
+        let emulated = on.emulated();
+        let same = match (self.gear.armed, at) {
+            (None, None) => true,
+            (Some((armed, since)), Some(at)) => armed == at && emulated - since <= DRIFT,
+            _ => false,
+        };
+        if !same {
+            let now = self.time.instructions();
+            self.time.arm(at.map(|at| at.saturating_sub(now)));
+            self.gear.armed = at.map(|at| (at, emulated));
+        }
+    }
+
+    /// The overflow interrupt has come: nothing is armed any more.
+    pub fn overflow_came(&mut self) {
+        self.gear.armed = None;
+    }
+
+    /// Everything of the landing is taken back.
+    pub fn end_leading(&mut self, on: &mut Active<'_>) {
+        self.run_as(on, Run::Free);
+    }
+}

@@ -1,0 +1,184 @@
+//! The guest runs by this host's time and takes in what comes to this host: unprotected, or recorded. Everything that comes in
+//! passes [`Board::take_in`].
+
+use super::board::Board;
+use super::operator::Desk;
+use super::tape::{Here, Tape};
+use crate::arch::time;
+use crate::vcpu::{Active, Stop, Verdict};
+use crate::{duties, terminal};
+use machine::context::Instant;
+use replay::log::entry::{Correction, Event};
+
+/// A halted guest that is woken by time goes on at the moment that it waited for, unless it is later by more than this,
+/// nanoseconds: a record that says "then" is the shortest.
+const PUNCTUAL: u64 = 50_000;
+
+impl Board {
+    /// The primary's part before an entry. `exit`: the last exit was a synchronous one.
+    pub fn lead(&mut self, on: &mut Active<'_>, exit: bool) -> Verdict {
+        if self.host_exit || self.late {
+            self.do_host_work(on, exit);
+        }
+        if self.computer.due() < self.alarm {
+            self.set_alarm(on, self.time.now());
+        }
+        if let Tape::Recording(_) = self.tape
+            && let Some(why) = self.keep_recording(on, exit)
+        {
+            return Verdict::Stop(Stop::Named(why));
+        }
+        if let Some(verdict) = self.stop_verdict() {
+            return verdict;
+        }
+        self.settle(on);
+        Verdict::Resume
+    }
+
+    /// What came for the host, and the look at the clock.
+    #[cold]
+    fn do_host_work(&mut self, on: &mut Active<'_>, exit: bool) {
+        if let Tape::Recording(recording) = &self.tape {
+            if !exit && on.delivery_is_due() {
+                // The delivery goes on with the next entry; this place is one that only this host has been at.
+                self.host_exit = true;
+                on.arm_preemption_timer(Some(1));
+                return;
+            }
+            self.here = if exit { Here::AfterExit } else { recording.here(on, self.time.instructions()) };
+        }
+        let timer = core::mem::take(&mut self.timer);
+        self.host_exit = false;
+        if timer || self.late {
+            self.look_at_clock(on);
+        }
+        if duties::pending() != 0 {
+            self.serve_duties(on);
+        }
+    }
+
+    /// Takes something in, where the guest is now: records it, applies it. Returns how much of it was taken.
+    pub fn take_in(&mut self, event: Event<'_>) -> usize {
+        if let Tape::Recording(_) = self.tape {
+            if self.here == Here::Halted {
+                self.catch_up();
+            }
+            self.record(&event);
+        }
+        self.apply(&event)
+    }
+
+    /// A halted guest's time goes on to the host's before something comes in.
+    fn catch_up(&mut self) {
+        let now = self.time.now();
+        let to = self.time.real().min(self.computer.due());
+        if self.time.follows_host() && to > now {
+            self.put(&Event::Wake(to - now));
+        }
+    }
+
+    /// Records an event if there is a recording, and applies it.
+    fn put(&mut self, event: &Event<'_>) {
+        self.record(event);
+        self.apply(event);
+    }
+
+    fn record(&mut self, event: &Event<'_>) {
+        let here = self.here;
+        if let Tape::Recording(recording) = &mut self.tape {
+            recording.record(here, *event);
+        }
+    }
+
+    /// Looks at the clock: corrects it, does what is due, and sets the preemption timer for what is due next.
+    pub fn look_at_clock(&mut self, on: &mut Active<'_>) {
+        let correction = self.time.correction().map(|c| Correction { rate: c.rate, step: c.step });
+        if correction.is_some() || self.time.now() >= self.computer.due() {
+            self.put(&Event::Look(correction));
+        }
+        self.set_alarm(on, self.time.now());
+    }
+
+    /// HLT: waits in real time until something comes that the processor takes. If the loop is to stop before that, the
+    /// instruction is executed again afterwards: a guest never leaves HLT without a cause of its own.
+    pub fn wait(&mut self, on: &mut Active<'_>) -> Verdict {
+        self.here = Here::Halted;
+        loop {
+            self.advance();
+            if self.wakes(on) {
+                self.time.charge();
+                return Verdict::Skip;
+            }
+            if self.stop_verdict().is_some() {
+                (self.exit, self.halt_again) = (false, true);
+                return Verdict::Resume;
+            }
+            let due = self.computer.due();
+            if duties::pending() & duties::OF_GUEST == 0 {
+                let until = (due != Instant::MAX).then(|| self.time.host_time_of(due));
+                if self.time.follows_host() || until.is_none() {
+                    time::wait_for_interrupt(until);
+                }
+            }
+            if due != Instant::MAX {
+                self.wake_if_due(due);
+            }
+            self.serve_duties(on);
+        }
+    }
+
+    /// The halted guest's time jumps to what it waits for, if that has come.
+    fn wake_if_due(&mut self, due: Instant) {
+        if !self.time.follows_host() {
+            self.put(&Event::WakeAfterDue(0));
+        } else if let Some(late) = self.time.real().checked_sub(due) {
+            self.put(&Event::WakeAfterDue(if late < PUNCTUAL { 0 } else { late }));
+        }
+    }
+
+    /// Does what the host has to do beside the guest.
+    fn serve_duties(&mut self, on: &mut Active<'_>) {
+        let pending = duties::pending();
+        if pending & duties::SERIAL != 0 {
+            let (exits, cycles) = on.costs();
+            terminal::serve(Some(&mut Desk { board: self, exits: &exits, cycles: &cycles }));
+        }
+        if pending & duties::NETWORK != 0 {
+            duties::take(duties::NETWORK);
+            self.bring_frames();
+        }
+    }
+
+    /// Brings in what has arrived on the cards, as far as the guest takes it.
+    fn bring_frames(&mut self) {
+        for device in 0..self.outside.bridges.len() {
+            // Out of its place while it hands frames over: what comes in does not make the guest send at once.
+            let Some(mut bridge) = self.outside.bridges[device].take() else { continue };
+            let number = device as u8;
+            bridge.poll(&mut |frame| self.bring_frame(number, frame));
+            if let Some(up) = bridge.link_change() {
+                self.take_in(Event::Link { device: number, up });
+            }
+            self.outside.bridges[device] = Some(bridge);
+        }
+    }
+
+    /// Brings in a frame. False: the guest has no buffer for it now, and was asked to tell when it has.
+    fn bring_frame(&mut self, device: u8, frame: &[u8]) -> bool {
+        // What the guest does not want is no input.
+        if !self.computer.pci.wants_frame(device, frame) {
+            return true;
+        }
+        let bit = 1 << (device & 7);
+        if !self.has_buffer(device, frame.len()) {
+            if self.starved & bit == 0 {
+                self.starved |= bit;
+                self.take_in(Event::Starved { device });
+            }
+            return false;
+        }
+        self.starved &= !bit;
+        self.take_in(Event::Frame { device, frame });
+        true
+    }
+}
