@@ -105,8 +105,8 @@ fn linux(args: Args, kernel: PathBuf) -> Result<ExitCode> {
     };
     let started = host.start(&description.vm()?)?;
     let (outcome, told) = if person {
-        ui::say(terminal::HINT);
-        super::run::attend(started)?
+        let desk = super::run::Desk::open(&started.running)?;
+        started.wait_unless(|| desk.is_left())?
     } else {
         ui::say("The console of the emulated machine:\n");
         started.wait()?

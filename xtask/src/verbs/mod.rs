@@ -13,6 +13,7 @@ pub mod demo;
 pub mod doctor;
 pub mod guest;
 pub mod image;
+mod machine_args;
 pub mod pmu;
 pub mod qemu;
 pub mod run;
