@@ -64,18 +64,58 @@ impl fmt::Display for NotRam {
 
 impl core::error::Error for NotRam {}
 
+/// What is known of a page of RAM, where pages are kept track of: bits of a byte for each.
+pub mod mark {
+    /// Written since the marks were last taken.
+    pub const DIRTY: u8 = 1 << 0;
+    /// A paging structure of the guest's that a walk can reach: the guest's writes to it are watched.
+    pub const TABLE: u8 = 1 << 1;
+    /// Out of the guest's reach, because a page that it leads to is not watched just now.
+    pub const HIDDEN: u8 = 1 << 2;
+    /// Out of the guest's reach until it is touched; nobody but the host sees it.
+    pub const AWAY: u8 = 1 << 3;
+}
+
+/// The marks of all pages, as [`Ram`] sets them when it writes.
+#[derive(Debug)]
+pub struct Marks<'a> {
+    /// A byte of [`mark`]s for each page of 4 KiB, in the order of the RAM's bytes.
+    pub pages: &'a mut [u8],
+    /// Set when a page marked as [`mark::TABLE`] was written.
+    pub table_written: &'a mut bool,
+}
+
+impl Marks<'_> {
+    /// These bytes of RAM (not none) are written.
+    #[inline]
+    fn written(&mut self, place: &Range<usize>) {
+        let last = place.end.saturating_sub(1) >> 12;
+        for page in self.pages.get_mut(place.start >> 12..=last).unwrap_or_default() {
+            *page |= mark::DIRTY;
+            *self.table_written |= *page & mark::TABLE != 0;
+        }
+    }
+}
+
 /// The guest's RAM. Whoever holds this may access it: the guest is not running.
 #[derive(Debug)]
 pub struct Ram<'a> {
     bytes: &'a mut [u8],
     layout: Layout,
+    marks: Option<Marks<'a>>,
 }
 
 impl<'a> Ram<'a> {
     /// The RAM that these bytes are.
     pub const fn new(bytes: &'a mut [u8]) -> Self {
         let layout = Layout::new(bytes.len() as u64);
-        Self { bytes, layout }
+        Self { bytes, layout, marks: None }
+    }
+
+    /// The RAM that these bytes are; what is written is marked.
+    pub const fn marked(bytes: &'a mut [u8], marks: Marks<'a>) -> Self {
+        let layout = Layout::new(bytes.len() as u64);
+        Self { bytes, layout, marks: Some(marks) }
     }
 
     /// Where it lies.
@@ -92,12 +132,17 @@ impl<'a> Ram<'a> {
         Ok(&self.bytes[place])
     }
 
-    /// A range of RAM in one piece, to write.
+    /// A range of RAM in one piece, to write. Where pages are kept track of, all of it counts as written.
     ///
     /// # Errors
     /// [`NotRam`].
     pub fn slice_mut(&mut self, address: u64, length: usize) -> Result<&mut [u8], NotRam> {
         let place = self.layout.place(address, length).ok_or(NotRam { address, length })?;
+        if let Some(marks) = &mut self.marks
+            && length != 0
+        {
+            marks.written(&place);
+        }
         Ok(&mut self.bytes[place])
     }
 
@@ -169,6 +214,21 @@ mod tests {
         assert_eq!(layout.place(HOLE - 1, 2), None, "across the hole's edge");
         assert_eq!(layout.place(HIGH + 0x1fff, 2), None, "beyond the end");
         assert_eq!(layout.place(u64::MAX, 2), None, "an address that wraps");
+    }
+
+    #[test]
+    fn what_is_written_is_marked() {
+        let (mut bytes, mut pages) = (vec![0; 0x5000], [0, 0, mark::TABLE, 0, 0]);
+        let mut table_written = false;
+        let mut ram = Ram::marked(&mut bytes, Marks { pages: &mut pages, table_written: &mut table_written });
+        ram.write(0xfff, &[1]).expect("inside");
+        ram.write(0x2000, &[]).expect("inside");
+        ram.write(0x2fff, &[0; 2]).expect("inside");
+        assert!(ram.write(0x4fff, &[0; 2]).is_err());
+        let mut read = [0; 4];
+        ram.read(0x4000, &mut read).expect("inside");
+        assert_eq!(pages, [mark::DIRTY, 0, mark::TABLE | mark::DIRTY, mark::DIRTY, 0]);
+        assert!(table_written);
     }
 
     #[test]

@@ -111,6 +111,12 @@ impl Pages {
         unsafe { core::slice::from_raw_parts_mut(self.frames.start as *mut u8, self.len()) }
     }
 
+    /// The 64-bit words.
+    pub fn words(&self) -> &[u64] {
+        // SAFETY: as in `bytes`; frames are aligned for words.
+        unsafe { core::slice::from_raw_parts(self.frames.start as *const u64, self.len() / 8) }
+    }
+
     /// The 64-bit words, to be written.
     pub fn words_mut(&mut self) -> &mut [u64] {
         // SAFETY: as in `bytes_mut`; frames are aligned for words.

@@ -17,7 +17,6 @@ use machine::computer::Computer;
 use machine::context::Instant;
 use machine::emulate::{Bus, Cause, Emulator};
 use machine::output::Power;
-use machine::ram::Ram;
 use replay::landing::Cause as ExitCause;
 use vmx::exit::{EptViolation, Exit, IoAccess};
 
@@ -175,7 +174,7 @@ impl Board {
 
     /// Whether the guest's network device has a buffer for a frame of this length now.
     pub fn has_buffer(&mut self, device: u8, length: usize) -> bool {
-        let ram = Ram::new(self.vm.memory_mut());
+        let ram = self.vm.ram();
         self.computer.pci.has_buffer_for(device, length, &ram)
     }
 
@@ -382,7 +381,7 @@ impl Machine for Board {
     }
 
     fn read_memory(&mut self, guest: u64, bytes: &mut [u8]) -> bool {
-        Ram::new(self.vm.memory_mut()).read(guest, bytes).is_ok()
+        self.vm.ram().read(guest, bytes).is_ok()
     }
 
     fn halted(&mut self, on: &mut Active<'_>) -> Verdict {

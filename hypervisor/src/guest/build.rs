@@ -237,7 +237,7 @@ impl Plan {
         board.computer = self.computer(seed);
         board.computer.reset_clocks(board.time.now());
         let seed = board.computer.seed();
-        let start = self.load(&mut Ram::new(board.vm.memory_mut()), seed)?;
+        let start = self.load(&mut board.vm.ram(), seed)?;
         let signature = self.profile.cpuid(1, 0, Default::default())[0];
         let (state, general) = first_state::of(&start, signature);
         on.set_profile(self.profile);
@@ -288,7 +288,7 @@ pub fn build(plan: Plan, exact: bool) -> Result<Guest, BuildError> {
     let mut vm = Vm::new(plan.config.vm.memory.bytes, caps.ept_vpid)?;
     if let Some(rom) = plan.file(vm_config::Role::Firmware) {
         // The loader knows best what is wrong with an image.
-        plan.load(&mut Ram::new(vm.memory_mut()), [0; 32])?;
+        plan.load(&mut vm.ram(), [0; 32])?;
         vm.set_rom(rom)?;
     }
     let vcpu = Vcpu::new(&vm, caps)?;

@@ -9,7 +9,7 @@ use machine::computer::Computer;
 use machine::context::{Context, Instant};
 use machine::emulate::{Bus, BusError};
 use machine::output::Disk;
-use machine::ram::{HIGH, Layout, Ram};
+use machine::ram::{HIGH, Layout};
 
 /// The bus at one moment.
 pub struct BoardBus<'b> {
@@ -36,7 +36,7 @@ impl BoardBus<'_> {
     /// Calls the computer with what an access needs besides it.
     #[inline]
     pub fn reach<R>(&mut self, act: impl FnOnce(&mut Computer, &mut Context<'_, '_>) -> R) -> R {
-        let mut ram = Ram::new(self.vm.memory_mut());
+        let mut ram = self.vm.ram();
         let mut disks: Vec<&mut dyn Disk, MAX_DISKS> = Vec::new();
         for disk in self.disks.iter_mut() {
             // There are no more than fit.
@@ -54,7 +54,7 @@ impl Bus for BoardBus<'_> {
     }
 
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), BusError> {
-        if Ram::new(self.vm.memory_mut()).read(address, bytes).is_ok() {
+        if self.vm.ram().read(address, bytes).is_ok() {
             return Ok(());
         }
         match self.rom_place(address, bytes.len()) {
@@ -65,7 +65,7 @@ impl Bus for BoardBus<'_> {
     }
 
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), BusError> {
-        if Ram::new(self.vm.memory_mut()).write(address, bytes).is_ok() {
+        if self.vm.ram().write(address, bytes).is_ok() {
             return Ok(());
         }
         if self.rom_place(address, bytes.len()).is_none() {

@@ -4,6 +4,7 @@ pub mod control_registers;
 pub mod debug_registers;
 pub mod dump;
 pub mod emulated;
+pub mod pages;
 pub mod processors;
 pub mod setup;
 pub mod tables;

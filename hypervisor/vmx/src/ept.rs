@@ -244,6 +244,37 @@ impl Ept {
         self.change_level(tables, LEVELS, self.root, span, &change)
     }
 
+    /// Puts a table of the caller's in the place of what maps the 2-MByte pages of one GByte; nothing was mapped there.
+    /// Its entries are the caller's, see [`page_entry`] and [`table_entry`].
+    ///
+    /// # Errors
+    /// See [`EptError`]; `guest` is a multiple of 1 GiB.
+    pub fn adopt_directory(
+        &mut self,
+        tables: &mut impl Tables,
+        guest: u64,
+        directory: u64,
+    ) -> Result<(), EptError> {
+        self.check_range(guest, PAGE)?;
+        if !guest.is_multiple_of(size(3)) || !directory.is_multiple_of(PAGE) {
+            return Err(EptError::Misaligned);
+        }
+        let top = tables.read(self.root, index(4, guest));
+        let table = match top & ADDRESS {
+            0 => {
+                let table = tables.allocate().ok_or(EptError::NoTables)?;
+                tables.write(self.root, index(4, guest), table_entry(table));
+                table
+            }
+            table => table,
+        };
+        if tables.read(table, index(3, guest)) != 0 {
+            return Err(EptError::AlreadyMapped(guest));
+        }
+        tables.write(table, index(3, guest), table_entry(directory));
+        Ok(())
+    }
+
     /// What is mapped at a guest-physical address, whatever its permissions.
     pub fn translate(&self, tables: &impl Tables, guest: u64) -> Option<Mapping> {
         if guest >> self.address_bits != 0 {
@@ -405,6 +436,16 @@ fn changed(entry: u64, change: Change<'_>) -> u64 {
     // A leaf is only ever written by `leaf`, with a memory type that exists.
     let attributes = Attributes::from_bits(entry).expect("a leaf with a memory type");
     change(attributes).map_or(0, |attributes| kept | attributes.bits())
+}
+
+/// An entry that maps a page: of 4 KiB at level 1, of 2 MiB at level 2. `host` is a multiple of that.
+pub const fn page_entry(level: u32, host: u64, attributes: Attributes) -> u64 {
+    leaf(level, host, attributes)
+}
+
+/// An entry that refers to a table.
+pub const fn table_entry(table: u64) -> u64 {
+    table | READ | WRITE | EXECUTE
 }
 
 /// Replaces a large page by a table of smaller ones that map the same.
