@@ -1,7 +1,16 @@
 //! The log: what a recorder writes and a replayer reads. `docs/log-format.md` is its specification.
 //!
-//! An [`entry::Entry`] says what came into the virtual machine, and where. Entries are packed into blocks, each with a
-//! checksum; the first block is the [`header`]. The same bytes are the log's file and what passes on the logging channel.
+//! An [`entry::Entry`] says what came into the virtual machine, and where. [`codec`] packs entries; they travel in
+//! [`block`]s, each with a checksum; the first block is the [`header`]. The same bytes are the log's file and what passes on the
+//! logging channel. [`open`] checks a whole log and walks over it, and every way in which a log can be bad has its own
+//! [`error::Error`].
 
+pub mod block;
 pub mod buffer;
+pub mod checksum;
+pub mod codec;
 pub mod entry;
+pub mod error;
+pub mod header;
+pub mod open;
+pub mod writer;
