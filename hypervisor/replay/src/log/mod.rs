@@ -7,6 +7,7 @@
 
 pub mod block;
 pub mod buffer;
+pub mod bytes;
 pub mod checksum;
 pub mod codec;
 pub mod entry;
