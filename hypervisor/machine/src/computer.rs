@@ -14,6 +14,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+pub mod parts;
+
 /// Where the local APIC's page lies unless the guest has moved it, which is not offered.
 pub const APIC: u64 = 0xFEE0_0000;
 /// Where the I/O APIC's page lies.

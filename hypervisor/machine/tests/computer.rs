@@ -1,5 +1,6 @@
 //! The computer as a whole: what is saved and restored goes on as if nothing had been.
 
+use machine::computer::parts::{FUNCTIONS, NAMES, Visitor};
 use machine::computer::{Computer, Parts, State};
 use machine::context::{Context, Instant};
 use machine::cpu::Profile;
@@ -11,6 +12,7 @@ use machine::output::{Disk, DiskError, Output, Power, SECTOR};
 use machine::pci::{Device, Pci};
 use machine::ram::{Layout, Ram};
 use proptest::prelude::*;
+use serde::Serialize;
 
 const MEMORY: usize = 64 * 1024;
 const DISK: u64 = 64;
@@ -270,4 +272,40 @@ fn without_a_serial_port_its_ports_are_nobody_s() {
     assert_eq!(world.act(&Act::Type(vec![b'y'])) >> 1, 0, "nobody takes what is typed");
     assert_eq!(world.log.0, []);
     assert_eq!(world.computer.strays().ports, 2);
+}
+
+/// The bytes of the parts, by name.
+#[derive(Default)]
+struct Collected(Vec<(&'static str, Vec<u8>)>);
+
+impl Visitor for Collected {
+    fn part<T: Serialize>(&mut self, name: &'static str, state: &T) {
+        self.0.push((name, postcard::to_allocvec(state).expect("a state has bytes")));
+    }
+}
+
+fn collect(computer: &Computer) -> Vec<(&'static str, Vec<u8>)> {
+    let mut collected = Collected::default();
+    computer.visit(&mut collected);
+    collected.0
+}
+
+proptest! {
+    #[test]
+    fn the_parts_together_are_the_state(acts in prop::collection::vec(act(), 1..60)) {
+        let mut world = World::new();
+        let parts = collect(&world.computer);
+        let names: Vec<_> = parts.iter().map(|(name, _)| *name).collect();
+        prop_assert_eq!(&names[..NAMES.len()], &NAMES[..]);
+        prop_assert!(names[NAMES.len()..].iter().eq(FUNCTIONS.iter().take(names.len() - NAMES.len())));
+        for act in &acts {
+            let (before, parts) = (world.computer.save(), collect(&world.computer));
+            world.act(act);
+            let (after, others) = (world.computer.save(), collect(&world.computer));
+            prop_assert_eq!(before == after, parts == others, "what changes shows");
+            let state = postcard::to_allocvec(&after).expect("a state has bytes");
+            // Only the number of slots is in no part.
+            prop_assert_eq!(others.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() + 1, state.len());
+        }
+    }
 }

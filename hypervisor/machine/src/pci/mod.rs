@@ -196,6 +196,16 @@ impl Pci {
         }
     }
 
+    /// The state but for the slots: address, host bridge, ISA bridge, lines.
+    pub(crate) const fn own_state(&self) -> (u32, &Header, &Header, u32) {
+        (self.address, &self.host, &self.isa, self.lines)
+    }
+
+    /// The slots' states.
+    pub(crate) fn slot_states(&self) -> impl Iterator<Item = &function::State> {
+        self.slots.iter().map(|function| &function.state)
+    }
+
     /// The bus that was saved.
     ///
     /// # Errors
