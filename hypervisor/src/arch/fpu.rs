@@ -93,6 +93,11 @@ impl FpuState {
         bytes[MXCSR_AT..MXCSR_AT + 4].copy_from_slice(&MXCSR_RESET.to_le_bytes());
     }
 
+    /// Makes it a copy of another.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.area.bytes_mut().copy_from_slice(other.area.bytes());
+    }
+
     /// The area, as XSAVE has left it.
     pub fn bytes(&self) -> &[u8] {
         self.area.bytes()

@@ -1,5 +1,6 @@
 //! The virtual-machine monitor: VMX on every processor, guests' memory, VMCSs, and the tiny guests that prove them.
 
+pub mod capture;
 pub mod control_registers;
 pub mod debug_registers;
 pub mod dump;

@@ -279,6 +279,31 @@ impl Active<'_> {
         vcpu.fpu.load(vcpu.limits.xcr0, vcpu.xcr0);
     }
 
+    /// MSRs that no VMCS field holds, as [`Active::save_registers`] has found them.
+    pub const fn guest_msrs(&self) -> &[u64; processor::GUEST_MSRS.len()] {
+        &self.vcpu.guest_msrs
+    }
+
+    /// Whether a control is 1.
+    pub const fn is_set(&self, control: Control) -> bool {
+        self.vcpu.controls.has(control)
+    }
+
+    /// Replaces what is in the processor and in no VMCS field: see [`Active::save_registers`]. `fpu` is a copy of what
+    /// [`Active::fpu`] has had.
+    pub fn put_back(
+        &mut self,
+        msrs: [u64; processor::GUEST_MSRS.len()],
+        debug: DebugState,
+        xcr0: u64,
+        fpu: &FpuState,
+    ) {
+        let vcpu = &mut *self.vcpu;
+        (vcpu.guest_msrs, vcpu.debug, vcpu.xcr0) = (msrs, debug, xcr0);
+        vcpu.fpu.copy_from(fpu);
+        self.reload_registers();
+    }
+
     /// The x87, SSE and AVX state, as [`Active::save_registers`] has found it.
     pub const fn fpu(&self) -> &FpuState {
         &self.vcpu.fpu

@@ -5,6 +5,7 @@
 //! difference to the one before.
 
 pub mod findings;
+pub mod fpu;
 pub mod hash;
 pub mod locate;
 pub mod memory;
