@@ -1,0 +1,154 @@
+//! A card as smoltcp sees it: frames are copied once each way, and one that finds the card's ring full is kept until there
+//! is room.
+
+use hal::{NetDevice, TransmitError};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::time::Instant;
+
+/// Longest frame without FCS, bytes: header and 1500.
+pub const MAX_FRAME: usize = 1514;
+
+/// A card with room for a frame each way.
+pub struct Card<N> {
+    pub device: N,
+    /// The frame that smoltcp reads.
+    arrived: [u8; MAX_FRAME],
+    leaving: Leaving,
+    /// Frames handed to smoltcp.
+    pub received: u64,
+    /// Longer than any that Ethernet has: dropped.
+    pub too_long: u64,
+}
+
+/// The frame that smoltcp writes.
+struct Leaving {
+    frame: [u8; MAX_FRAME],
+    /// Bytes of it that the card had no room for yet; 0 for none.
+    waiting: usize,
+    sent: u64,
+    /// Times the card's ring was full.
+    full: u64,
+    refused: u64,
+}
+
+impl Leaving {
+    /// Gives the card what waits. Whether there is room for another frame now.
+    fn flush<N: NetDevice>(&mut self, device: &mut N) -> bool {
+        if self.waiting != 0 {
+            match device.transmit(&self.frame[..self.waiting]) {
+                Ok(()) => self.sent += 1,
+                Err(TransmitError::Full) => return false,
+                // No card sends it: lost on the way, as it were.
+                Err(TransmitError::Length(_)) => self.refused += 1,
+            }
+            self.waiting = 0;
+        }
+        true
+    }
+}
+
+impl<N: NetDevice> Card<N> {
+    pub const fn new(device: N) -> Self {
+        let leaving = Leaving { frame: [0; MAX_FRAME], waiting: 0, sent: 0, full: 0, refused: 0 };
+        Self { device, arrived: [0; MAX_FRAME], leaving, received: 0, too_long: 0 }
+    }
+
+    /// Whether a frame waits for the card: it is to be offered again when the card has sent some.
+    pub const fn is_full(&self) -> bool {
+        self.leaving.waiting != 0
+    }
+
+    /// Frames that the card has taken.
+    pub const fn sent(&self) -> u64 {
+        self.leaving.sent
+    }
+
+    /// Times that the card had no room.
+    pub const fn full(&self) -> u64 {
+        self.leaving.full
+    }
+
+    /// Frames of a length that no card sends.
+    pub const fn refused(&self) -> u64 {
+        self.leaving.refused
+    }
+
+    /// Gives the card what waits for it.
+    pub fn flush(&mut self) {
+        self.leaving.flush(&mut self.device);
+    }
+}
+
+/// A frame that has arrived.
+pub struct Arrived<'a>(&'a [u8]);
+
+impl RxToken for Arrived<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
+        read(self.0)
+    }
+}
+
+/// Room for a frame.
+pub struct Room<'a, N> {
+    device: &'a mut N,
+    leaving: &'a mut Leaving,
+}
+
+impl<N: NetDevice> TxToken for Room<'_, N> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
+        // smoltcp keeps to the maximum transmission unit that it was told.
+        let result = write(&mut self.leaving.frame[..length]);
+        self.leaving.waiting = length;
+        if !self.leaving.flush(self.device) {
+            self.leaving.full += 1;
+        }
+        result
+    }
+}
+
+impl<N: NetDevice> Device for Card<N> {
+    type RxToken<'a>
+        = Arrived<'a>
+    where
+        Self: 'a;
+    type TxToken<'a>
+        = Room<'a, N>
+    where
+        Self: 'a;
+
+    fn receive(&mut self, _now: Instant) -> Option<(Arrived<'_>, Room<'_, N>)> {
+        // An answer may have to leave at once: without room for it the frame stays on the card.
+        if !self.leaving.flush(&mut self.device) {
+            return None;
+        }
+        let (arrived, too_long) = (&mut self.arrived, &mut self.too_long);
+        let mut length = None;
+        let mut take = |frame: &[u8]| match arrived.get_mut(..frame.len()) {
+            Some(place) => {
+                place.copy_from_slice(frame);
+                length = Some(frame.len());
+            }
+            None => *too_long += 1,
+        };
+        // One that is too long is dropped; the next one is looked at in the next call.
+        self.device.receive(1, &mut take);
+        let length = length?;
+        self.received += 1;
+        Some((
+            Arrived(&self.arrived[..length]),
+            Room { device: &mut self.device, leaving: &mut self.leaving },
+        ))
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<Room<'_, N>> {
+        let room = self.leaving.flush(&mut self.device);
+        room.then_some(Room { device: &mut self.device, leaving: &mut self.leaving })
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = self.device.max_frame().min(MAX_FRAME);
+        capabilities
+    }
+}
