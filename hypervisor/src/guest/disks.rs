@@ -4,11 +4,16 @@
 use crate::arch::physical::Pages;
 use crate::memory::{FRAME, OutOfFrames, Zone};
 use machine::output::{Disk, DiskError, SECTOR};
+use replay::digest::memory::DiskSum;
 
 /// A disk in memory.
 pub struct MemoryDisk {
     contents: Contents,
     sectors: u64,
+    /// What was written since the start.
+    sum: DiskSum,
+    /// The sum is kept up.
+    tracked: bool,
 }
 
 enum Contents {
@@ -26,7 +31,8 @@ impl MemoryDisk {
     pub fn blank(bytes: u64) -> Result<Self, OutOfFrames> {
         let sectors = bytes.div_ceil(SECTOR as u64);
         let frames = (sectors * SECTOR as u64).div_ceil(FRAME).max(1);
-        Ok(Self { contents: Contents::Own(Pages::take(frames, FRAME, Zone::Any)?), sectors })
+        let contents = Contents::Own(Pages::take(frames, FRAME, Zone::Any)?);
+        Ok(Self { contents, sectors, sum: DiskSum::default(), tracked: false })
     }
 
     /// A disk with these contents, that may be written.
@@ -42,8 +48,35 @@ impl MemoryDisk {
     }
 
     /// A disk that is only read, with these contents; what follows the last whole sector is left out.
-    pub const fn read_only(image: &'static [u8]) -> Self {
-        Self { contents: Contents::Module(image), sectors: (image.len() / SECTOR) as u64 }
+    pub fn read_only(image: &'static [u8]) -> Self {
+        let sectors = (image.len() / SECTOR) as u64;
+        Self { contents: Contents::Module(image), sectors, sum: DiskSum::default(), tracked: false }
+    }
+
+    /// Keeps a sum of what is written from now on.
+    pub const fn track(&mut self) {
+        self.tracked = true;
+    }
+
+    /// The sum of what was written.
+    pub const fn sum(&self) -> DiskSum {
+        self.sum
+    }
+
+    /// The contents, if they can change.
+    pub fn changeable(&self) -> Option<&[u8]> {
+        match &self.contents {
+            Contents::Own(pages) => Some(pages.bytes()),
+            Contents::Module(_) => None,
+        }
+    }
+
+    /// Puts back what [`MemoryDisk::changeable`] and [`MemoryDisk::sum`] have said before.
+    pub fn put_back(&mut self, contents: &[u8], sum: DiskSum) {
+        if let Contents::Own(pages) = &mut self.contents {
+            pages.bytes_mut().copy_from_slice(contents);
+            self.sum = sum;
+        }
     }
 
     /// Where these sectors lie in the contents.
@@ -75,7 +108,14 @@ impl Disk for MemoryDisk {
     fn write(&mut self, sector: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let place = self.place(sector, bytes.len())?;
         match &mut self.contents {
-            Contents::Own(pages) => pages.bytes_mut()[place].copy_from_slice(bytes),
+            Contents::Own(pages) => {
+                let old = &mut pages.bytes_mut()[place];
+                if self.tracked {
+                    let pieces = old.chunks_exact(SECTOR).zip(bytes.chunks_exact(SECTOR));
+                    pieces.zip(sector..).for_each(|((old, new), sector)| self.sum.written(sector, old, new));
+                }
+                old.copy_from_slice(bytes);
+            }
             Contents::Module(_) => return Err(DiskError),
         }
         Ok(())
