@@ -13,9 +13,12 @@ pub mod demo;
 pub mod doctor;
 pub mod guest;
 pub mod image;
+pub mod log;
 mod machine_args;
 pub mod pmu;
 pub mod qemu;
+pub mod record;
+pub mod replay;
 pub mod run;
 pub mod setup;
 pub mod switch;
@@ -34,8 +37,11 @@ pub enum Verb {
     Doctor(doctor::Args),
     Guest(guest::Args),
     Image(image::Args),
+    Log(log::Args),
     Pmu(pmu::Args),
     Qemu(qemu::Args),
+    Record(record::Args),
+    Replay(replay::Args),
     Run(run::Args),
     Setup(setup::Args),
     Switch(switch::Args),
@@ -59,8 +65,11 @@ impl Verb {
             Verb::Doctor(args) => doctor::run(args),
             Verb::Guest(args) => guest::run(args),
             Verb::Image(args) => image::run(args),
+            Verb::Log(args) => log::run(args),
             Verb::Pmu(args) => pmu::run(args),
             Verb::Qemu(args) => qemu::run(args),
+            Verb::Record(args) => record::run(args),
+            Verb::Replay(args) => replay::run(args),
             Verb::Run(args) => run::run(args),
             Verb::Setup(args) => setup::run(args),
             Verb::Switch(args) => switch::run(args),
