@@ -6,4 +6,6 @@ pub mod port;
 #[cfg(target_os = "none")]
 mod host;
 #[cfg(target_os = "none")]
-pub use host::{Bridge, OpenError};
+pub use crate::network::service::OpenError;
+#[cfg(target_os = "none")]
+pub use host::Bridge;

@@ -12,6 +12,10 @@ pub const SERIAL: u32 = 1 << 0;
 pub const NETWORK: u32 = 1 << 1;
 /// The deadline of the loop itself has passed.
 pub const DEADLINE: u32 = 1 << 2;
+/// The logging channel has frames, or something is due.
+pub const LOG: u32 = 1 << 3;
+/// The host was interrupted for nothing, by a test.
+pub const VARIATION: u32 = 1 << 4;
 
 /// What may concern a halted guest.
 pub const OF_GUEST: u32 = SERIAL | NETWORK;

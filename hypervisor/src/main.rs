@@ -37,6 +37,8 @@ mod hal;
 #[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]
+mod logging;
+#[cfg(target_os = "none")]
 mod network;
 #[cfg(target_os = "none")]
 mod panic;

@@ -1,6 +1,8 @@
 //! The network cards of this host: found, started once to learn address and link, and put to rest until a channel needs
 //! them.
 
+pub mod service;
+
 use crate::bridge::port::LinkName;
 use crate::hal::{Clock, Dma, DmaMemory, Mmio, PciConfig};
 use crate::machine_line;

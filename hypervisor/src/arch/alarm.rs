@@ -19,12 +19,16 @@ pub enum Alarm {
     Serial,
     /// The network card, where it has no interrupt.
     Network,
+    /// The logging channel: the connection's timers, and its card where that has no interrupt.
+    Log,
+    /// A test that wants to be interrupted for nothing.
+    Variation,
 }
 
-const ALARMS: usize = 3;
+const ALARMS: usize = 5;
 
 /// What each raises, by number.
-const DUTIES: [u32; ALARMS] = [duties::DEADLINE, duties::SERIAL, duties::NETWORK];
+const DUTIES: [u32; ALARMS] = [duties::DEADLINE, duties::SERIAL, duties::NETWORK, duties::LOG, duties::VARIATION];
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
