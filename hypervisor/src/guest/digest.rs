@@ -1,5 +1,6 @@
 //! The digest of the whole virtual machine, kept up: taken by the host that records, compared by the one that replays.
 
+use super::board::Board;
 use super::disks::MemoryDisk;
 use super::time::GuestTime;
 use crate::arch::physical::Pages;
@@ -30,6 +31,13 @@ pub struct Whole<'b> {
     pub time: &'b GuestTime,
     /// An NMI waits for the processor.
     pub nmi_due: bool,
+}
+
+/// What was found, and what was recorded, when the state was last looked at.
+#[derive(Clone, Copy)]
+pub struct Looked {
+    own: Digest,
+    recorded: Digest,
 }
 
 /// The digest, and what it takes to keep it up.
@@ -70,10 +78,21 @@ impl StateDigest {
         &self.own
     }
 
+    /// How the state was when it was last looked at.
+    pub const fn looked(&self) -> Looked {
+        Looked { own: self.own, recorded: self.recorded }
+    }
+
+    /// The virtual machine was brought back to where [`StateDigest::looked`] was asked. The pages that this has changed are
+    /// marked as written.
+    pub const fn look_back(&mut self, looked: &Looked) {
+        (self.own, self.recorded) = (looked.own, looked.recorded);
+    }
+
     /// Looks at the state and packs it for the log. Allocates nothing; some 4,000 instructions for each page that was written
     /// since, and 30,000 beside.
-    pub fn take(&mut self, whole: Whole<'_>, on: &mut Active<'_>) -> &[u8] {
-        self.look(whole, on);
+    pub fn take(&mut self, mut whole: Whole<'_>, on: &mut Active<'_>) -> &[u8] {
+        self.look(&mut whole, on);
         let before = core::mem::replace(&mut self.recorded, self.own);
         pack(&self.own, &before, &mut self.packed)
     }
@@ -88,16 +107,7 @@ impl StateDigest {
         mut whole: Whole<'_>,
         on: &mut Active<'_>,
     ) -> Result<Findings, Malformed> {
-        self.look(
-            Whole {
-                vm: &mut *whole.vm,
-                computer: whole.computer,
-                disks: whole.disks,
-                time: whole.time,
-                nmi_due: whole.nmi_due,
-            },
-            on,
-        );
+        self.look(&mut whole, on);
         unpack(&mut self.recorded, packed)?;
         let mut findings = Digest::compare(&self.recorded, &self.own);
         let memory = whole.vm.memory();
@@ -118,7 +128,7 @@ impl StateDigest {
             .count()
     }
 
-    fn look(&mut self, whole: Whole<'_>, on: &mut Active<'_>) {
+    fn look(&mut self, whole: &mut Whole<'_>, on: &mut Active<'_>) {
         let Self { memory, table, own, .. } = self;
         let words = table.words_mut();
         whole.vm.take_dirty(|page, bytes| memory.update(words, page as u64, bytes));
@@ -138,6 +148,19 @@ impl StateDigest {
         own.set(Register::ClockNanoseconds, clock.nanoseconds);
         own.set(Register::ClockFraction, clock.fraction.into());
         own.set(Register::ClockRate, clock.rate);
+    }
+}
+
+impl Board {
+    /// The state, to be looked at.
+    pub fn whole(&mut self) -> Whole<'_> {
+        Whole {
+            computer: &self.computer,
+            vm: &mut self.vm,
+            disks: &self.disks,
+            time: &self.time,
+            nmi_due: self.nmi_due,
+        }
     }
 }
 

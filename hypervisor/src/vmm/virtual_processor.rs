@@ -200,7 +200,13 @@ impl Active<'_> {
     /// Software has completed an instruction in the guest's place, RIP and all.
     #[inline]
     pub const fn count_emulated(&mut self) {
-        self.vcpu.emulated += 1;
+        self.vcpu.emulated = self.vcpu.emulated.wrapping_add(1);
+    }
+
+    /// Software has completed so many instructions from now on, wrapping: a virtual machine that goes back in time takes its count
+    /// back, and the counters do not.
+    pub const fn set_emulated(&mut self, emulated: u64) {
+        self.vcpu.emulated = emulated;
     }
 
     /// The basic reason of the last exit.
