@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod cpio;
+pub mod diverging;
 pub mod emulator;
 pub mod fetch;
 pub mod guests;

@@ -11,6 +11,7 @@ pub mod chaos;
 pub mod code;
 pub mod cpu;
 pub mod devices;
+pub mod diverge;
 pub mod exit;
 pub mod exits;
 pub mod net;
