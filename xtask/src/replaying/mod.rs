@@ -5,6 +5,8 @@
 //! separate host with the same kernel, configuration and files, and the log as one more module, and says what the kernel
 //! found.
 
+pub mod campaign;
+pub mod guests;
 pub mod inspect;
 pub mod lines;
 pub mod logfile;

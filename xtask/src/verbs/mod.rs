@@ -19,6 +19,7 @@ pub mod pmu;
 pub mod qemu;
 pub mod record;
 pub mod replay;
+pub mod replay_campaign;
 pub mod run;
 pub mod setup;
 pub mod switch;
@@ -42,6 +43,7 @@ pub enum Verb {
     Qemu(qemu::Args),
     Record(record::Args),
     Replay(replay::Args),
+    ReplayCampaign(replay_campaign::Args),
     Run(run::Args),
     Setup(setup::Args),
     Switch(switch::Args),
@@ -70,6 +72,7 @@ impl Verb {
             Verb::Qemu(args) => qemu::run(args),
             Verb::Record(args) => record::run(args),
             Verb::Replay(args) => replay::run(args),
+            Verb::ReplayCampaign(args) => replay_campaign::run(args),
             Verb::Run(args) => run::run(args),
             Verb::Setup(args) => setup::run(args),
             Verb::Switch(args) => switch::run(args),

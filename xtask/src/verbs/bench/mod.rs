@@ -8,6 +8,7 @@ use clap::Subcommand;
 pub mod boot;
 pub mod emulator;
 pub mod exits;
+pub mod replay;
 
 /// Measure, each figure against a peer in the same run.
 ///
@@ -24,6 +25,7 @@ enum Bench {
     Boot(boot::Args),
     Exits(exits::Args),
     Emulator(emulator::Args),
+    Replay(replay::Args),
 }
 
 /// Runs the verb.
@@ -35,5 +37,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Bench::Boot(args) => boot::run(args),
         Bench::Exits(args) => exits::run(args),
         Bench::Emulator(args) => emulator::run(args),
+        Bench::Replay(args) => replay::run(args),
     }
 }
