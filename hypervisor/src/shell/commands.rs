@@ -1,6 +1,7 @@
 //! The commands: names, arguments, help, completion, and what each does.
 
-use super::system::{Guest, Host, Order, VmState};
+use super::inspect;
+use super::system::{Guest, Host, Inspect, Order, VmState};
 use core::fmt::{self, Write};
 use log::LevelFilter;
 
@@ -34,6 +35,10 @@ enum Argument {
     Command,
     /// A number, or none.
     Number,
+    /// One of these words, or a number, or none.
+    WordOrNumber(&'static [&'static str]),
+    /// So many words at most, which the command looks at itself.
+    Words(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,9 @@ enum Name {
     Exits,
     Pmu,
     Mem,
+    Regs,
+    Disasm,
+    Walk,
     Pci,
     Net,
     Log,
@@ -110,10 +118,36 @@ kill      end it at once",
     Command {
         name: Name::Mem,
         word: "mem",
+        argument: Argument::Words(3),
+        usage: "[ADDR [LEN] [virt|phys]]",
+        about: "memory: of the host; the guest's bytes from ADDR on",
+        details: "Without an address: free frames of each pool, and the heap, which is closed while a guest runs.
+ADDR is hexadecimal, or a register: rsp, cr2, fs-base. LEN bytes, 64 unless said, at most 1024.
+virt goes through the guest's page tables, as is usual where paging is on; phys does not.",
+    },
+    Command {
+        name: Name::Regs,
+        word: "regs",
         argument: Argument::None,
         usage: "",
-        about: "memory of the host",
-        details: "Free frames of each pool, and the heap, which is closed while a guest runs.",
+        about: "the guest's registers, while it stands still",
+        details: "Segments with their hidden parts, MSRs, what waits to be delivered, and the virtual clock.",
+    },
+    Command {
+        name: Name::Disasm,
+        word: "disasm",
+        argument: Argument::Words(2),
+        usage: "[ADDR] [COUNT]",
+        about: "the guest's instructions, from RIP or ADDR on",
+        details: "ADDR is linear: hexadecimal, or a register. COUNT instructions, 10 unless said, at most 64.",
+    },
+    Command {
+        name: Name::Walk,
+        word: "walk",
+        argument: Argument::Words(1),
+        usage: "ADDR",
+        about: "the guest's page tables on the way to ADDR",
+        details: "Every entry with its bits, and where the address is. No accessed bit is set by that.",
     },
     Command {
         name: Name::Pci,
@@ -134,10 +168,11 @@ kill      end it at once",
     Command {
         name: Name::Log,
         word: "log",
-        argument: Argument::Word(LEVELS),
-        usage: "[error|warn|info|debug|trace]",
-        about: "the level up to which the hypervisor logs",
-        details: "Without a level: says which it is.",
+        argument: Argument::WordOrNumber(LEVELS),
+        usage: "[error|warn|info|debug|trace|N]",
+        about: "the level up to which the hypervisor logs; a replay's log",
+        details: "Without a level: says which it is. N: that many entries of the log that is replayed, before and after
+the point where it is.",
     },
     Command {
         name: Name::Events,
@@ -184,7 +219,7 @@ kill      end it at once",
 /// The arguments that word can be, for completion.
 fn choices(argument: Argument) -> impl Iterator<Item = &'static str> {
     let words = match argument {
-        Argument::Word(words) => words,
+        Argument::Word(words) | Argument::WordOrNumber(words) => words,
         _ => &[],
     };
     let commands = if argument == Argument::Command { COMMANDS } else { &[] };
@@ -275,21 +310,60 @@ pub fn execute(
         writeln!(out, "{first}: no such command; help lists them")?;
         return Ok(Effect::None);
     };
-    let argument = match arguments {
-        [] => None,
-        [one] if fits && command.argument != Argument::None => Some(*one),
-        _ => {
-            writeln!(out, "usage: {} {}", command.word, command.usage)?;
-            return Ok(Effect::None);
-        }
-    };
-    if let (Argument::Word(allowed), Some(word)) = (command.argument, argument)
-        && !allowed.contains(&word)
-    {
+    if !fits || !takes(command.argument, arguments) {
         writeln!(out, "usage: {} {}", command.word, command.usage)?;
         return Ok(Effect::None);
     }
-    run(command.name, argument, host, guest, out)
+    if let Some(look) = look(command.name, arguments) {
+        if !look_inside(look, arguments, guest, out)? {
+            writeln!(out, "usage: {} {}", command.word, command.usage)?;
+        }
+        return Ok(Effect::None);
+    }
+    run(command.name, arguments.first().copied(), host, guest, out)
+}
+
+/// Whether these words can be the argument.
+fn takes(argument: Argument, words: &[&str]) -> bool {
+    match (argument, words) {
+        (_, []) => true,
+        (Argument::None, _) => false,
+        (Argument::Words(most), all) => all.len() <= most,
+        (Argument::Word(allowed), [one]) => allowed.contains(one),
+        (Argument::WordOrNumber(allowed), [one]) => allowed.contains(one) || one.parse::<u64>().is_ok(),
+        (Argument::Command | Argument::Number, [_]) => true,
+        _ => false,
+    }
+}
+
+/// What looks into a guest that stands still; Ok(false): the words are none of its arguments.
+type Look = fn(&[&str], &mut dyn Inspect, &mut dyn Write) -> Result<bool, fmt::Error>;
+
+/// The look that a command takes; None: it is another command.
+fn look(name: Name, words: &[&str]) -> Option<Look> {
+    let is_number = |word: &&str| word.parse::<u64>().is_ok();
+    match name {
+        Name::Regs => Some(|_, guest, out| inspect::registers(guest, out).map(|()| true)),
+        Name::Disasm => Some(inspect::disassemble),
+        Name::Walk => Some(inspect::walk_tables),
+        Name::Mem if !words.is_empty() => Some(inspect::memory),
+        Name::Log if words.first().is_some_and(is_number) => Some(inspect::entries),
+        _ => None,
+    }
+}
+
+fn look_inside(
+    look: Look,
+    words: &[&str],
+    guest: Option<&mut dyn Guest>,
+    out: &mut dyn Write,
+) -> Result<bool, fmt::Error> {
+    let why = match guest.map(Guest::inspect) {
+        Some(Some(inside)) => return look(words, inside, out),
+        Some(None) => "the virtual machine runs: vm pause first",
+        None => "there is no virtual machine",
+    };
+    writeln!(out, "{why}").map(|()| true)
 }
 
 fn run(
@@ -305,6 +379,8 @@ fn run(
         Name::Exits => exits(guest, out)?,
         Name::Pmu => host.pmu(out)?,
         Name::Mem => host.memory(out)?,
+        // They look inside, and were done before.
+        Name::Regs | Name::Disasm | Name::Walk => {}
         Name::Pci => host.pci(out)?,
         Name::Net => {
             host.network(out)?;

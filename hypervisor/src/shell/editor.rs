@@ -244,8 +244,8 @@ mod tests {
     #[test]
     fn completion_of_commands_and_arguments() {
         assert_eq!(line_after(b"ver\t"), "version ");
-        assert_eq!(line_after(b"re\t"), "reboot ");
-        assert_eq!(line_after(b"re\t\t"), "reboot now ");
+        assert_eq!(line_after(b"reb\t"), "reboot ");
+        assert_eq!(line_after(b"reb\t\t"), "reboot now ");
         assert_eq!(line_after(b"vm p\t"), "vm p", "pause and poweroff");
         assert!(typed(b"vm p\t").1.contains("pause  poweroff"));
         assert_eq!(line_after(b"vm pa\t"), "vm pause ");

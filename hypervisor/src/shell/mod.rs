@@ -7,9 +7,11 @@
 pub mod commands;
 pub mod editor;
 pub mod history;
+pub mod inspect;
 pub mod keys;
 pub mod mux;
 pub mod system;
+pub mod walk;
 
 use commands::Effect;
 use core::fmt::Write;
@@ -135,3 +137,5 @@ fn say(out: &mut dyn Line, text: core::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_inspect;

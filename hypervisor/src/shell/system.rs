@@ -3,6 +3,7 @@
 
 use core::fmt::{self, Write};
 use log::LevelFilter;
+use replay::digest::Register;
 
 /// What a virtual machine does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,26 @@ pub trait Guest {
     /// # Errors
     /// Those of the sink.
     fn network(&mut self, out: &mut dyn Write) -> fmt::Result;
+
+    /// Its inside, if it stands still.
+    fn inspect(&mut self) -> Option<&mut dyn Inspect> {
+        None
+    }
+}
+
+/// The inside of a virtual machine that stands still. Looking changes nothing of it. Memory may be allocated meanwhile.
+pub trait Inspect {
+    /// All registers' values, by [`Register`].
+    fn registers(&mut self) -> [u64; Register::COUNT];
+
+    /// Reads guest-physical memory: all of `bytes`, or nothing and false where there is none.
+    fn physical(&mut self, address: u64, bytes: &mut [u8]) -> bool;
+
+    /// Says where a replay is in its log, with so many entries before and after.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    fn entries(&mut self, around: usize, out: &mut dyn Write) -> fmt::Result;
 }
 
 /// The hypervisor and the machine under it, for the shell. The functions that write keep to some 100 lines.
