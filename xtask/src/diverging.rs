@@ -20,7 +20,7 @@ pub struct Diverging {
 }
 
 /// A guest without a network.
-const fn alone(name: &'static str, program: &'static str, words: &'static str) -> Diverging {
+pub const fn alone(name: &'static str, program: &'static str, words: &'static str) -> Diverging {
     Diverging { name, program, words, network: false }
 }
 

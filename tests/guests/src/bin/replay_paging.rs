@@ -17,5 +17,5 @@ fn run(report: &mut Report) {
         &[("relax", relax), ("bits", bits), ("fork", fork), ("reclaim", reclaim)],
     );
     let (spurious, stale) = seen();
-    println!("@@ paging spurious={spurious} stale={stale}");
+    println!("@@ cached spurious={spurious} stale={stale}");
 }
