@@ -3,9 +3,12 @@
 //! The configuration module is read first, the command line after it, so the command line has the last word.
 //! Unknown words are kept for a warning; a bad value is an error that names the word.
 
+pub mod replay;
+
 use core::fmt;
 use heapless::Vec;
 use log::LevelFilter;
+use replay::ReplayOptions;
 
 /// Unknown words and errors kept at most, each; the rest is only counted.
 const MAX_NOTES: usize = 16;
@@ -126,6 +129,11 @@ pub struct Options<'a> {
     pub crash: Option<Crash>,
     /// How the local APICs are driven.
     pub apic: ApicMode,
+    /// Seed of differences between this host and others, which a replay must not see: when the host's own timers run out, when
+    /// it is interrupted, which of the guest's memory is mapped. For tests.
+    pub variation: Option<u64>,
+    /// What a replay is told.
+    pub replay: ReplayOptions<'a>,
     /// Words not known.
     pub unknown: Vec<&'a str, MAX_NOTES>,
     /// Words with bad values.
@@ -145,6 +153,8 @@ impl Default for Options<'_> {
             name: "lockstep",
             crash: None,
             apic: ApicMode::Auto,
+            variation: None,
+            replay: ReplayOptions::default(),
             unknown: Vec::new(),
             bad: Vec::new(),
         }
@@ -201,6 +211,24 @@ impl<'a> Options<'a> {
                 &mut self.crash,
                 value.and_then(crash).map(Some),
                 "panic, pf, df, stack, gp, write-text, execute-data, deaf-cpu, late-allocation or guest",
+            ),
+            "variation" => {
+                put(&mut self.variation, value.and_then(number).map(Some), "a number, decimal or 0x")
+            }
+            "until" => put(
+                &mut self.replay.until,
+                value.and_then(replay::until).map(Some),
+                "entry:K, exit:K, n:K or checkpoint:K",
+            ),
+            "plant" => put(
+                &mut self.replay.plant,
+                value.and_then(replay::plant).map(Some),
+                "memory:ADDRESS:BIT@CHECKPOINT, register:NAME:BIT@CHECKPOINT or device:NAME:BIT@CHECKPOINT",
+            ),
+            "restore" => put(
+                &mut self.replay.restore,
+                value.and_then(replay::restore).map(Some),
+                "C:D, two numbers of checkpoints, C before D",
             ),
             "apic" => put(&mut self.apic, value.and_then(apic), "auto or xapic"),
             _ => None,
@@ -286,7 +314,7 @@ mod tests {
     fn every_word_is_understood() {
         let o = parse(
             "exit-port=0xf4 log=trace after=poweroff proof=long seed=0x10 landings=1000 json name=host-a.lab \
-             crash=df apic=xapic",
+             crash=df apic=xapic variation=5 until=entry:3 plant=memory:4096:1@2 restore=1:2",
         );
         assert!(o.unknown.is_empty() && o.bad.is_empty(), "{o:?}");
         assert!(o.exit_port && o.json);
@@ -329,6 +357,10 @@ mod tests {
             "name=a_b",
             "crash=boom",
             "apic=x2",
+            "variation=",
+            "until=3",
+            "plant=x",
+            "restore=2:1",
         ] {
             let o = parse(word);
             assert_eq!(o.bad.len(), 1, "{word}");

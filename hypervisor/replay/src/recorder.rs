@@ -28,7 +28,7 @@ pub enum Moment<'a> {
 }
 
 /// What the recorder keeps.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Recorder {
     course: Course,
     /// The synchronous exit at which the hash was recorded last.
@@ -36,11 +36,17 @@ pub struct Recorder {
     entries: u64,
 }
 
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Recorder {
     /// The recorder of an execution that has not begun.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self { course: Course::new(), hashed: 0, entries: 0 }
     }
 
     /// Synchronous exits so far.

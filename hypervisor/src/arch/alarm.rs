@@ -28,7 +28,8 @@ pub enum Alarm {
 const ALARMS: usize = 5;
 
 /// What each raises, by number.
-const DUTIES: [u32; ALARMS] = [duties::DEADLINE, duties::SERIAL, duties::NETWORK, duties::LOG, duties::VARIATION];
+const DUTIES: [u32; ALARMS] =
+    [duties::DEADLINE, duties::SERIAL, duties::NETWORK, duties::LOG, duties::VARIATION];
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;

@@ -3,11 +3,14 @@
 
 use super::bus::BoardBus;
 use super::disks::MemoryDisk;
+use super::follow::Gear;
 use super::outside::Outside;
 use super::tape::{Here, Tape};
 use super::time::GuestTime;
+use super::variation::Variation;
 use crate::arch::idt::vector;
 use crate::duties;
+use crate::memory::FRAME;
 use crate::shell::system::{Order, VmState};
 use crate::vcpu::{self, Active, CpuView, Machine, Stop, Verdict};
 use crate::vmm::vm::Vm;
@@ -97,15 +100,21 @@ pub struct Board {
     /// An access has found the alarm's time past. The preemption timer stands still while exits are handled, so a guest that
     /// does little else but exit would get its interrupts late.
     pub late: bool,
+    /// The guest is on its way out of a repeated instruction, for which it has until then: nanoseconds of the host.
+    pub leaves_rep: Option<u64>,
+    /// What makes this host different from others, in tests.
+    pub variation: Option<Variation>,
+    /// How the guest is entered while it is led through a log.
+    pub gear: Gear,
     emulator: Emulator,
     /// The virtual time of the guest's last access that depends on it.
-    reached: Instant,
+    pub reached: Instant,
     /// Ticks of the preemption timer in a nanosecond, 32.32 fixed point.
     ticks: u64,
     /// An NMI waits for the processor.
-    nmi_due: bool,
+    pub nmi_due: bool,
     /// A window was asked for, or has opened.
-    window: bool,
+    pub window: bool,
     /// The loop is to stop before the next entry.
     stop: Option<&'static str>,
 }
@@ -142,6 +151,9 @@ impl Board {
             starved: 0,
             alarm: 0,
             late: false,
+            leaves_rep: None,
+            variation: None,
+            gear: Gear::default(),
             emulator: Emulator::new(),
             reached: 0,
             ticks: ((u128::from(hertz) << 32) / 1_000_000_000) as u64,
@@ -186,6 +198,9 @@ impl Board {
         on.request_nmi_window(false);
         on.request_interrupt_window(false);
         self.set_alarm(on, self.time.now());
+        if let Some(variation) = &mut self.variation {
+            variation.interrupt_soon();
+        }
     }
 
     /// Has the loop stop before the next entry.
@@ -230,9 +245,23 @@ impl Board {
 
     /// Sets the preemption timer: nanoseconds from now on.
     fn set_timer(&mut self, on: &mut Active<'_>, ahead: u64) {
+        let ahead = self.variation.as_mut().map_or(ahead, |variation| variation.timer(ahead));
         // At most LOOK_PERIOD and its slack, at any frequency below 1000 GHz.
         let ticks = ((u128::from(ahead) * u128::from(self.ticks)) >> 32) as u64;
         on.arm_preemption_timer(Some(u32::try_from(ticks).unwrap_or(u32::MAX).max(1)));
+    }
+
+    /// Makes this host different, for a test.
+    #[cold]
+    fn vary(&mut self) {
+        let Some(variation) = &mut self.variation else { return };
+        if duties::take(duties::VARIATION) != 0 {
+            variation.interrupt_soon();
+        }
+        let pages = self.vm.memory().len() as u64 / FRAME;
+        if let Some(page) = variation.page_to_take(pages) {
+            self.vm.put_away(page as usize);
+        }
     }
 
     /// Interrupts follow from what has changed.
@@ -308,6 +337,7 @@ impl Machine for Board {
             self.end_exit(on);
         }
         match self.tape {
+            Tape::Replaying(_) => self.follow(on, exit),
             _ => self.lead(on, exit),
         }
     }
@@ -386,11 +416,19 @@ impl Machine for Board {
 
     fn halted(&mut self, on: &mut Active<'_>) -> Verdict {
         match self.tape {
+            Tape::Replaying(_) => self.halt_along(on),
             _ => self.wait(on),
         }
     }
 
     fn ept_violation(&mut self, on: &mut Active<'_>, violation: &EptViolation) -> Verdict {
+        if let Some(page) = self.vm.page_of(violation.guest_physical)
+            && let Some(pages) = self.vm.pages_mut()
+        {
+            // RAM that is kept track of.
+            pages.touched(page, violation.write);
+            return Verdict::Resume;
+        }
         // Device memory: nothing else is left.
         self.begin_exit();
         // An event whose delivery touches device memory would need the delivery emulated, and no system does that.
@@ -412,11 +450,17 @@ impl Machine for Board {
             Exit::ExternalInterrupt { vector: Some(vector::PERFORMANCE) } => ExitCause::Overflow,
             _ => ExitCause::Other,
         };
+        if self.cause == ExitCause::Overflow {
+            self.overflow_came();
+        }
         match exit {
             // The window's events are delivered before the entry.
             Exit::InterruptWindow | Exit::NmiWindow => self.window = true,
             Exit::PreemptionTimer => (self.timer, self.host_exit) = (true, true),
-            _ => self.host_exit |= duties::pending() != 0,
+            _ => self.host_exit |= duties::pending() != 0 || self.leaves_rep.is_some(),
+        }
+        if self.host_exit && self.variation.is_some() {
+            self.vary();
         }
         Verdict::Resume
     }

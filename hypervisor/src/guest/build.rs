@@ -1,20 +1,30 @@
 //! Builds the virtual machine that the configuration asks for, from the modules that the loader has brought.
 
 use super::board::{Board, MAX_DISKS};
+use super::checkpoint::Checkpoint;
+use super::digest::StateDigest;
 use super::disks::MemoryDisk;
 use super::first_state;
+use super::journal::Journal;
 use super::outside::{MAX_NETWORKS, Outside};
+use super::recording::Recording;
+use super::replaying::Replaying;
 use super::run::Guest;
+use super::tape::Tape;
 use super::time::GuestTime;
+use super::variation::Variation;
 use crate::arch::pmu::Counters;
 use crate::arch::{cpu, physical, rtc, time};
 use crate::bridge::{self, Bridge};
+use crate::logging::{self, LogSender};
 use crate::memory::OutOfFrames;
+use crate::options::Options;
 use crate::proof;
 use crate::vcpu::{Active, Vcpu};
 use crate::vmm::processors;
 use crate::vmm::virtual_processor::VcpuError;
 use crate::vmm::vm::{Vm, VmError};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use boot::memory_map::Range;
 use boot::multiboot::BootInfo;
@@ -30,12 +40,19 @@ use machine::output::SECTOR;
 use machine::pci::{Device, Pci};
 use machine::ram::{Layout, Ram};
 use machine::virtio::block::ID;
+use replay::log::error::Error as LogError;
+use replay::log::header::{self as log_header, BadHeader, Header, Module, Modules};
+use replay::log::open::Log;
 use replay::pmu::Lacking;
+use replay::replayer::Replayer;
 use vm_config::{Boot, Config, Medium, RtcStart};
 use vmx::guest_state::GuestState;
 
 /// The module that describes the virtual machine.
 const CONFIGURATION: &str = "lockstep.toml";
+
+/// The module that is the log to replay.
+const LOG: &str = "run.log";
 
 /// The side console of the virtio console.
 const VIRTIO_CONSOLE: u8 = 1;
@@ -65,6 +82,16 @@ pub enum BuildError {
     Load(LoadError),
     /// This host runs no guests.
     NoVmx,
+    /// The log that is to be replayed.
+    Log(LogError),
+    /// A file is not the one that was recorded.
+    OtherFile { role: vm_config::Role, name: alloc::string::String },
+    /// The boot proof does not hold, so nothing can be recorded or replayed.
+    NotProven,
+    /// The log's header.
+    Header(BadHeader),
+    /// The card for the log.
+    Sender(logging::Trouble),
 }
 
 impl fmt::Display for BuildError {
@@ -84,6 +111,17 @@ impl fmt::Display for BuildError {
             Self::Counters(error) => write!(f, "performance counters: {error}"),
             Self::Vcpu(error) => error.fmt(f),
             Self::Load(error) => error.fmt(f),
+            Self::Log(error) => write!(f, "{LOG}: {error}"),
+            Self::OtherFile { role, name } => write!(
+                f,
+                "{LOG}: {role}, the module \"{name}\", is not the file that was recorded; its length or checksum is another"
+            ),
+            Self::NotProven => f.write_str(
+                "recording and replaying need exact performance counters, and the boot proof does not hold (or was left \
+                 out by proof=off); see the table above",
+            ),
+            Self::Header(error) => write!(f, "the log's header: {error}"),
+            Self::Sender(error) => write!(f, "record.card: {error}"),
             Self::NoVmx => f.write_str("this host runs no guests; see above what it lacks"),
         }
     }
@@ -98,7 +136,7 @@ macro_rules! reasons {
         })*
     };
 }
-reasons!(Config: vm_config::Error, Profile: Missing, Memory: VmError, Counters: Lacking, Vcpu: VcpuError, Load: LoadError);
+reasons!(Log: LogError, Header: BadHeader, Sender: logging::Trouble, Config: vm_config::Error, Profile: Missing, Memory: VmError, Counters: Lacking, Vcpu: VcpuError, Load: LoadError);
 
 /// What a virtual machine is made from, kept for its resets.
 pub struct Plan {
@@ -108,31 +146,80 @@ pub struct Plan {
     seed: [u8; 32],
     /// Wall-clock time at the beginning of virtual time, seconds since 1970.
     wall_clock: u64,
+    /// The configuration's text.
+    text: &'static str,
+    /// The log to replay.
+    log: Option<Log<'static>>,
 }
 
 /// The configuration among the modules, if there is one, with the files that it names.
 pub fn configuration(info: &BootInfo<'static>) -> Option<Result<Plan, BuildError>> {
     let module = |name: &str| info.modules.iter().find(|m| m.string == name);
     let bytes = |m: &boot::multiboot::Module<'_>| physical::read_only(Range::new(m.start, m.end));
+    if let Some(log) = module(LOG) {
+        return Some(recorded(bytes(log), |name| module(name).map(bytes)));
+    }
     let text = bytes(module(CONFIGURATION)?);
     let plan = || {
         let config = Config::parse_bytes(text)?;
-        let mut files = Vec::new();
-        for file in config.files() {
-            let found = module(file.name)
-                .ok_or_else(|| BuildError::NoModule { role: file.role, name: file.name.into() })?;
-            files.push((file.role, bytes(found)));
-        }
-        let name = config.vm.cpu.name();
-        let profile = Profile::named(name).ok_or(BuildError::NoProfile(name))?;
+        let files = files(&config, |name| module(name).map(bytes))?;
+        let profile = profile(&config)?;
         let seed = seed(config.vm.seed);
         let wall_clock = match config.rtc {
             RtcStart::Fixed(seconds) => seconds,
             RtcStart::Host => rtc::now(),
         };
-        Ok(Plan { config, profile, files, seed, wall_clock })
+        let text = core::str::from_utf8(text).unwrap_or_default();
+        Ok(Plan { config, profile, files, seed, wall_clock, text, log: None })
     };
     Some(plan())
+}
+
+/// What the configuration names, from the modules.
+fn files(
+    config: &Config,
+    module: impl Fn(&str) -> Option<&'static [u8]>,
+) -> Result<Vec<(vm_config::Role, &'static [u8])>, BuildError> {
+    let missing =
+        |file: &vm_config::File<'_>| BuildError::NoModule { role: file.role, name: file.name.into() };
+    config.files().map(|file| Ok((file.role, module(file.name).ok_or_else(|| missing(&file))?))).collect()
+}
+
+fn profile(config: &Config) -> Result<&'static Profile, BuildError> {
+    let name = config.vm.cpu.name();
+    Profile::named(name).ok_or(BuildError::NoProfile(name))
+}
+
+/// The virtual machine that was recorded: its configuration and all that came from the host at power-on are in the log.
+fn recorded(
+    bytes: &'static [u8],
+    module: impl Fn(&str) -> Option<&'static [u8]>,
+) -> Result<Plan, BuildError> {
+    let (log, damage) = Log::salvage(bytes)?;
+    match damage {
+        None => {}
+        // A recording that was cut is good as far as it goes.
+        Some(cut @ (LogError::NoEnd { .. } | LogError::Truncated { .. })) => log::warn!("{LOG}: {cut}"),
+        Some(damage) => return Err(damage.into()),
+    }
+    let header = *log.header();
+    let config = Config::parse_bytes(header.config.as_bytes())?;
+    let files = files(&config, module)?;
+    for (file, (role, bytes)) in config.files().zip(&files) {
+        let own = Module::of(file.name, bytes);
+        if !header.modules.as_slice().contains(&own) {
+            return Err(BuildError::OtherFile { role: *role, name: file.name.into() });
+        }
+    }
+    let profile = profile(&config)?;
+    log.require_profile(&described(profile))?;
+    let (seed, wall_clock, text) = (header.seed, header.wall_clock, header.config);
+    Ok(Plan { config, profile, files, seed, wall_clock, text, log: Some(log) })
+}
+
+/// A profile as a log's header has it.
+fn described(profile: &Profile) -> log_header::Profile<'static> {
+    log_header::Profile { name: profile.name(), hash: profile.fingerprint() }
 }
 
 /// The seed of the guest's random generator: as configured, or of the host's own randomness.
@@ -160,6 +247,63 @@ impl Plan {
     /// The key that calls the shell.
     pub const fn escape(&self) -> Option<u8> {
         self.config.console.escape
+    }
+
+    /// The recording's header. `rate` is the clock's first.
+    fn header(&self, record: &vm_config::Record, rate: u64) -> Result<Header<'_>, BuildError> {
+        let mut modules = Modules::default();
+        for (file, (_, bytes)) in self.config.files().zip(&self.files) {
+            modules.push(Module::of(file.name, bytes))?;
+        }
+        Ok(Header {
+            kernel: env!("CARGO_PKG_VERSION"),
+            config: self.text,
+            modules,
+            profile: described(self.profile),
+            signature: cpu::cpuid(1, 0)[0],
+            memory: self.config.vm.memory.bytes,
+            seed: self.seed,
+            wall_clock: self.wall_clock,
+            rate,
+            paging: match record.paging {
+                vm_config::Paging::Strict => log_header::Paging::Strict,
+                vm_config::Paging::Fast => log_header::Paging::Fast,
+            },
+            checkpoint: record.checkpoint,
+        })
+    }
+
+    /// What becomes of the run's log.
+    fn tape(
+        &self,
+        vm: &mut Vm,
+        time: &mut GuestTime,
+        options: &Options<'static>,
+    ) -> Result<Tape, BuildError> {
+        if let Some(log) = &self.log {
+            time.set_first_rate(log.header().rate);
+            let margin = proof::report().and_then(|found| found.report.margin_instructions.ok());
+            let margin = margin.filter(|_| time.is_exact()).ok_or(BuildError::NotProven)?;
+            let replayer = Replayer::new(log.read(), margin)?;
+            let digest = self.digest(vm, log.header().paging)?;
+            return Ok(Tape::Replaying(Box::new(Replaying::new(replayer, digest, options.replay))));
+        }
+        let Some(record) = &self.config.record else { return Ok(Tape::Off) };
+        if !time.is_exact() {
+            return Err(BuildError::NotProven);
+        }
+        let sender = LogSender::open(record)?;
+        let header = self.header(record, time.clock().rate)?;
+        let digest = self.digest(vm, header.paging)?;
+        let journal = Journal::new(&header, sender)?;
+        Ok(Tape::Recording(Box::new(Recording::new(journal, digest, record.checkpoint))))
+    }
+
+    /// The digest of the whole state, which has all memory kept track of from now on.
+    fn digest(&self, vm: &mut Vm, paging: log_header::Paging) -> Result<StateDigest, BuildError> {
+        vm.track(true)?;
+        StateDigest::new(self.config.vm.memory.bytes, paging == log_header::Paging::Fast)
+            .map_err(|error| BuildError::Memory(VmError::Memory(error)))
     }
 
     fn layout(&self) -> Layout {
@@ -282,7 +426,7 @@ impl Plan {
 ///
 /// # Errors
 /// [`BuildError`].
-pub fn build(plan: Plan, exact: bool) -> Result<Guest, BuildError> {
+pub fn build(plan: Plan, exact: bool, options: &Options<'static>) -> Result<Guest, BuildError> {
     let caps = processors::capabilities().ok_or(BuildError::NoVmx)?;
     plan.profile.check(cpu::cpuid)?;
     let mut vm = Vm::new(plan.config.vm.memory.bytes, caps.ept_vpid)?;
@@ -294,10 +438,23 @@ pub fn build(plan: Plan, exact: bool) -> Result<Guest, BuildError> {
     let vcpu = Vcpu::new(&vm, caps)?;
     let disks = disks(&plan)?;
     let outside = Outside { bridges: bridges(&plan)?, ..Outside::default() };
-    let time = guest_time(&plan, exact)?;
+    let mut time = guest_time(&plan, exact)?;
+    let tape = plan.tape(&mut vm, &mut time, options)?;
     let hertz = time::hertz() >> caps.misc.preemption_timer_shift();
     let computer = plan.computer(plan.seed);
-    let board = Board::new(&plan.config.vm.name, computer, vm, time, outside, disks, hertz);
+    let mut board = Board::new(&plan.config.vm.name, computer, vm, time, outside, disks, hertz);
+    board.tape = tape;
+    if !matches!(board.tape, Tape::Off) {
+        board.disks.iter_mut().for_each(MemoryDisk::track);
+    }
+    if options.replay.restore.is_some() {
+        let kept =
+            Checkpoint::allocate(&board).map_err(|error| BuildError::Memory(VmError::Memory(error)))?;
+        if let Tape::Replaying(replaying) = &mut board.tape {
+            replaying.kept = Some(Box::new(kept));
+        }
+    }
+    board.variation = options.variation.map(Variation::new);
     Ok(Guest { board, vcpu, plan })
 }
 
@@ -338,7 +495,8 @@ fn disks(plan: &Plan) -> Result<heapless::Vec<MemoryDisk, MAX_DISKS>, BuildError
 fn bridges(plan: &Plan) -> Result<heapless::Vec<Option<Bridge>, MAX_NETWORKS>, BuildError> {
     let mut bridges = heapless::Vec::new();
     for (number, network) in plan.config.networks.iter().enumerate() {
-        let bridge = match network.card {
+        // In a replay, frames come from the log, and what the guest sends has been sent.
+        let bridge = match network.card.filter(|_| plan.log.is_none()) {
             None => None,
             Some(card) => Some(
                 Bridge::open(&card, MacAddress(network.mac.0), network.promiscuous)

@@ -91,7 +91,7 @@ impl Checkpoint {
 
     /// Takes the checkpoint, where the replay is now: between an entry of the log that was applied and the next. `digest` has
     /// looked at the state at the same place. Nothing where there is no replay.
-    pub fn take(&mut self, board: &Board, on: &mut Active<'_>, digest: &StateDigest) {
+    pub fn take(&mut self, board: &Board, on: &mut Active<'_>) {
         let Tape::Replaying(replaying) = &board.tape else { return };
         let captured = on.capture();
         self.fpu.copy_from(on.fpu());
@@ -120,7 +120,7 @@ impl Checkpoint {
                 nmi_due: board.nmi_due,
                 window: board.window,
             },
-            looked: digest.looked(),
+            looked: replaying.digest.looked(),
             replayer: replaying.replayer.clone(),
             checkpoints: replaying.checkpoints,
         });
@@ -132,12 +132,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// See [`NoReturn`]; after [`NoReturn::Refused`], the virtual machine is worth nothing.
-    pub fn restore(
-        &self,
-        board: &mut Board,
-        on: &mut Active<'_>,
-        digest: &mut StateDigest,
-    ) -> Result<(), NoReturn> {
+    pub fn restore(&self, board: &mut Board, on: &mut Active<'_>) -> Result<(), NoReturn> {
         let rest = self.rest.as_ref().ok_or(NoReturn::NotTaken)?;
         on.restore(&rest.captured, &self.fpu);
         self.put_memory_back(&mut board.vm);
@@ -157,8 +152,8 @@ impl Checkpoint {
         on.set_emulated(rest.instructions.wrapping_sub(counted));
         board.time.set_emulated(on.emulated());
         board.time.put_back(rest.charged, rest.clock.clone()).map_err(NoReturn::Refused)?;
-        digest.look_back(&rest.looked);
         if let Tape::Replaying(replaying) = &mut board.tape {
+            replaying.digest.look_back(&rest.looked);
             replaying.replayer = rest.replayer.clone();
             replaying.checkpoints = rest.checkpoints;
         }

@@ -11,6 +11,7 @@ use replay::landing::{Action, Seen};
 use replay::log::entry::{Entry, Event};
 use replay::point::RegistersHash;
 use replay::replayer::{Moment, Order, Run};
+use vmx::fields::{self, VmcsRead};
 
 /// DR7: DR0 enabled globally, as an instruction breakpoint; bit 10 is always one.
 const DR7_FIRST: u64 = 1 << 10 | 2;
@@ -39,7 +40,7 @@ impl Board {
         if self.host_exit {
             self.do_host_work_aside(on);
         }
-        if exit && !self.apply_due(on, Moment::AfterExit) {
+        if exit && !(self.go_along() && self.apply_due(on, Moment::AfterExit)) {
             return Verdict::Stop(Stop::Named(reason::REPLAY));
         }
         if let Some(verdict) = self.stop_verdict() {
@@ -142,6 +143,7 @@ impl Board {
         self.host_exit = false;
         if core::mem::take(&mut self.timer) {
             self.set_watchdog(on);
+            self.tell_progress();
         }
         let pending = duties::pending();
         if pending & duties::SERIAL != 0 {
@@ -156,7 +158,7 @@ impl Board {
         Seen {
             n: self.time.instructions(),
             c: 0,
-            rip: on.rip(),
+            rip: on.vmcs().read(fields::GUEST_RIP),
             rcx: registers.gpr[1],
             registers: RegistersHash::default(),
             cause: self.cause,
@@ -211,8 +213,16 @@ impl Board {
         self.gear.armed = None;
     }
 
-    /// Everything of the landing is taken back.
-    pub fn end_leading(&mut self, on: &mut Active<'_>) {
+    /// The guest has come to its end in a replay: what the log has for this moment is the recording's end, if they are alike.
+    pub fn end_replay(&mut self, on: &mut Active<'_>) {
+        let Tape::Replaying(replaying) = &self.tape else { return };
+        if replaying.ended.is_none() {
+            self.apply_due(on, Moment::AfterExit);
+        }
+        if let Tape::Replaying(replaying) = &mut self.tape {
+            replaying.end(Ended::Early);
+        }
+        // Nothing of a landing stays behind.
         self.run_as(on, Run::Free);
     }
 }

@@ -5,7 +5,7 @@ use super::board::Board;
 use super::operator::Desk;
 use super::tape::{Here, Tape};
 use crate::arch::time;
-use crate::vcpu::{Active, Stop, Verdict};
+use crate::vcpu::{Active, Verdict};
 use crate::{duties, terminal};
 use machine::context::Instant;
 use replay::log::entry::{Correction, Event};
@@ -13,6 +13,9 @@ use replay::log::entry::{Correction, Event};
 /// A halted guest that is woken by time goes on at the moment that it waited for, unless it is later by more than this,
 /// nanoseconds: a record that says "then" is the shortest.
 const PUNCTUAL: u64 = 50_000;
+
+/// How long something that has come waits for the end of a repeated instruction, nanoseconds.
+const REP_PATIENCE: u64 = 50_000_000;
 
 impl Board {
     /// The primary's part before an entry. `exit`: the last exit was a synchronous one.
@@ -23,10 +26,8 @@ impl Board {
         if self.computer.due() < self.alarm {
             self.set_alarm(on, self.time.now());
         }
-        if let Tape::Recording(_) = self.tape
-            && let Some(why) = self.keep_recording(on, exit)
-        {
-            return Verdict::Stop(Stop::Named(why));
+        if exit {
+            self.note_exit(on);
         }
         if let Some(verdict) = self.stop_verdict() {
             return verdict;
@@ -38,13 +39,11 @@ impl Board {
     /// What came for the host, and the look at the clock.
     #[cold]
     fn do_host_work(&mut self, on: &mut Active<'_>, exit: bool) {
+        if matches!(self.tape, Tape::Recording(_)) && !self.stands_well(on, exit) {
+            self.host_exit = true;
+            return;
+        }
         if let Tape::Recording(recording) = &self.tape {
-            if !exit && on.delivery_is_due() {
-                // The delivery goes on with the next entry; this place is one that only this host has been at.
-                self.host_exit = true;
-                on.arm_preemption_timer(Some(1));
-                return;
-            }
             self.here = if exit { Here::AfterExit } else { recording.here(on, self.time.instructions()) };
         }
         let timer = core::mem::take(&mut self.timer);
@@ -55,6 +54,38 @@ impl Board {
         if duties::pending() != 0 {
             self.serve_duties(on);
         }
+        if let Some(why) = self.send_log() {
+            self.stop(why);
+        }
+    }
+
+    /// Whether the guest is where something can be recorded. If not, it will exit soon.
+    fn stands_well(&mut self, on: &mut Active<'_>, exit: bool) -> bool {
+        let left_behind = core::mem::take(&mut self.leaves_rep);
+        if left_behind.is_some() {
+            self.time.arm(None);
+        }
+        if exit {
+            return true;
+        }
+        if on.delivery_is_due() {
+            // The delivery goes on with the next entry; this place is one that only this host has been at.
+            on.arm_preemption_timer(Some(1));
+            return false;
+        }
+        if !on.repeats() {
+            return true;
+        }
+        // Within a REP; its end is the better place: on the way to this one, a replay would have to step.
+        let now = time::now_ns();
+        let until = left_behind.unwrap_or(now + REP_PATIENCE);
+        if now >= until {
+            return true;
+        }
+        self.leaves_rep = Some(until);
+        self.time.arm(Some(1));
+        self.set_watchdog(on);
+        false
     }
 
     /// Takes something in, where the guest is now: records it, applies it. Returns how much of it was taken.
@@ -83,13 +114,6 @@ impl Board {
         self.apply(event);
     }
 
-    fn record(&mut self, event: &Event<'_>) {
-        let here = self.here;
-        if let Tape::Recording(recording) = &mut self.tape {
-            recording.record(here, *event);
-        }
-    }
-
     /// Looks at the clock: corrects it, does what is due, and sets the preemption timer for what is due next.
     pub fn look_at_clock(&mut self, on: &mut Active<'_>) {
         let correction = self.time.correction().map(|c| Correction { rate: c.rate, step: c.step });
@@ -112,6 +136,9 @@ impl Board {
             if self.stop_verdict().is_some() {
                 (self.exit, self.halt_again) = (false, true);
                 return Verdict::Resume;
+            }
+            if let Some(why) = self.send_log() {
+                self.stop(why);
             }
             let due = self.computer.due();
             if duties::pending() & duties::OF_GUEST == 0 {

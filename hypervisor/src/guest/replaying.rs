@@ -1,15 +1,19 @@
 //! A replay under way: where it is in its log, where it is to stop, and how it ended.
 
 use super::board::Board;
-use super::source::LogSource;
+use super::checkpoint::Checkpoint;
+use super::digest::StateDigest;
 use super::tape::Tape;
 use crate::arch::time;
 use crate::machine_line;
-use crate::options::{ReplayOptions, Until};
+use crate::options::replay::{ReplayOptions, Until};
 use crate::vcpu::Active;
+use alloc::boxed::Box;
 use core::fmt;
 use heapless::HistoryBuf;
-use replay::log::open::LogError;
+use replay::digest::packed::Malformed;
+use replay::log::error::Error as LogError;
+use replay::log::open::Entries;
 use replay::point::Registers;
 use replay::replayer::{Divergence, Replayer, What};
 
@@ -51,8 +55,19 @@ pub enum Ended {
         /// The checkpoint's number, from 1 on.
         checkpoint: u64,
     },
+    /// A checkpoint's digest cannot be read.
+    BadCheckpoint {
+        /// The checkpoint's number, from 1 on.
+        checkpoint: u64,
+        /// Why.
+        error: Malformed,
+    },
+    /// What was asked for at a checkpoint cannot be done; it was said.
+    NoReturn,
     /// The guest halts, and nothing in the log wakes it.
     Asleep,
+    /// The guest has come to its end, and the recorded one has not.
+    Early,
 }
 
 impl Ended {
@@ -60,8 +75,12 @@ impl Ended {
     pub const fn verdict(&self) -> &'static str {
         match self {
             Self::Equal(_) => "equal",
-            Self::Stopped | Self::Exhausted => "stopped",
-            Self::Diverged(_) | Self::Unequal { .. } | Self::Asleep => "diverged",
+            Self::Stopped | Self::Exhausted | Self::NoReturn => "stopped",
+            Self::Diverged(_)
+            | Self::Unequal { .. }
+            | Self::BadCheckpoint { .. }
+            | Self::Asleep
+            | Self::Early => "diverged",
         }
     }
 }
@@ -76,6 +95,13 @@ impl fmt::Display for Ended {
                 write!(f, "diverged at entry {entry}, after synchronous exit {exits}: {what}")
             }
             Self::Unequal { checkpoint } => write!(f, "diverged: checkpoint {checkpoint} is not equal"),
+            Self::BadCheckpoint { checkpoint, error } => {
+                write!(f, "the digest of checkpoint {checkpoint} cannot be read: {error}")
+            }
+            Self::NoReturn => f.write_str("what was asked for at a checkpoint cannot be done"),
+            Self::Early => {
+                f.write_str("diverged: the guest has come to its end, and the recorded one had not")
+            }
             Self::Asleep => f.write_str("diverged: the guest halts, and nothing in the log wakes it"),
         }
     }
@@ -84,13 +110,17 @@ impl fmt::Display for Ended {
 /// A replay under way.
 pub struct Replaying {
     /// The position in the log.
-    pub replayer: Replayer<'static, LogSource>,
+    pub replayer: Replayer<'static, Entries<'static>>,
     /// How it has ended.
     pub ended: Option<Ended>,
     /// Checkpoints that were compared.
     pub checkpoints: u64,
+    /// The state's digest.
+    pub digest: StateDigest,
+    /// A checkpoint to go back to, if one was asked for.
+    pub kept: Option<Box<Checkpoint>>,
     /// What was asked for.
-    pub options: ReplayOptions,
+    pub options: ReplayOptions<'static>,
     /// The last synchronous exits.
     pub trail: HistoryBuf<Step, TRAIL>,
     /// Host time at the start and at the last line of progress, nanoseconds.
@@ -100,17 +130,28 @@ pub struct Replaying {
 
 impl Replaying {
     /// A replay from the log's first entry on.
-    pub fn new(replayer: Replayer<'static, LogSource>, options: ReplayOptions) -> Self {
+    pub fn new(
+        replayer: Replayer<'static, Entries<'static>>,
+        digest: StateDigest,
+        options: ReplayOptions<'static>,
+    ) -> Self {
         let now = time::now_ns();
         Self {
             replayer,
             ended: None,
             checkpoints: 0,
+            digest,
+            kept: None,
             options,
             trail: HistoryBuf::new(),
             started: now,
             told: now,
         }
+    }
+
+    /// It has ended as it should.
+    pub const fn is_well(&self) -> bool {
+        matches!(self.ended, Some(Ended::Equal(_) | Ended::Stopped))
     }
 
     /// It ends, in this way; what ended it first counts.
@@ -135,9 +176,6 @@ impl Replaying {
 
     /// Whether a line of progress is due.
     fn progress_due(&mut self) -> bool {
-        if !self.replayer.exits().is_multiple_of(PROGRESS_EXITS) {
-            return false;
-        }
         let now = time::now_ns();
         let due = now - self.told >= PROGRESS_NS;
         if due {
@@ -150,13 +188,24 @@ impl Replaying {
 impl Board {
     /// After a synchronous exit in a replay: says how far it is, now and then. False: it ends here.
     pub fn go_along(&mut self) -> bool {
+        let Tape::Replaying(replaying) = &self.tape else { return true };
+        let (going, exits) = (replaying.ended.is_none(), replaying.replayer.exits());
+        if exits.is_multiple_of(PROGRESS_EXITS) {
+            self.tell_progress();
+        }
+        going
+    }
+
+    /// Says how far the replay is, if it is time to.
+    pub fn tell_progress(&mut self) {
         let (n, now) = (self.time.instructions(), self.time.now());
-        let Tape::Replaying(replaying) = &mut self.tape else { return true };
+        let Tape::Replaying(replaying) = &mut self.tape else { return };
         if replaying.progress_due() {
             let (entry, exits) = (replaying.replayer.position(), replaying.replayer.exits());
-            machine_line!("replay event=progress entry={entry} exits={exits} instructions={n} virtual-ns={now}");
+            machine_line!(
+                "replay event=progress entry={entry} exits={exits} instructions={n} virtual-ns={now}"
+            );
         }
-        replaying.ended.is_none()
     }
 
     /// After an entry that was applied: false if the replay is to end there.

@@ -3,6 +3,7 @@
 use super::board::{Board, reason};
 use super::build;
 use super::operator::Desk;
+use super::tape::Tape;
 use crate::arch::cpu::{self, ExitCode};
 use crate::arch::time;
 use crate::options::{After, Options};
@@ -34,9 +35,9 @@ enum Next {
 
 /// Runs the virtual machine that the loader has brought a configuration for, until it ends. Without a configuration, nothing
 /// happens. `protectable`: the boot proof holds, so time can be counted in instructions.
-pub fn start(info: &BootInfo<'static>, options: &Options<'_>, protectable: bool) {
+pub fn start(info: &BootInfo<'static>, options: &Options<'static>, protectable: bool) {
     let Some(found) = build::configuration(info) else { return };
-    let built = found.and_then(|plan| build::build(plan, protectable));
+    let built = found.and_then(|plan| build::build(plan, protectable, options));
     let mut guest = match built {
         Ok(guest) => guest,
         Err(why) => {
@@ -51,8 +52,12 @@ pub fn start(info: &BootInfo<'static>, options: &Options<'_>, protectable: bool)
     let ended = life(&mut guest, options.after == After::Exit);
     guest.board.state = VmState::Stopped(ended);
     terminal::guest_ends();
+    guest.board.tell_replay();
     say_end(&guest, ended);
-    let well = matches!(ended, reason::POWER_OFF | reason::KILLED | reason::RESET);
+    let well = match &guest.board.tape {
+        Tape::Replaying(replaying) => replaying.is_well(),
+        _ => matches!(ended, reason::POWER_OFF | reason::KILLED | reason::RESET),
+    };
     end_run(options, if well { ExitCode::Success } else { ExitCode::ProofFailed });
 }
 
@@ -83,7 +88,11 @@ fn life(guest: &mut Guest, once: bool) -> &'static str {
         let stop = vcpu::run(&mut active, board);
         match next(board, &mut active, stop) {
             Next::Run => {}
-            Next::Reset if once => return reason::RESET,
+            Next::Reset if once => {
+                board.end_recording(&mut active, reason::RESET);
+                board.end_replay(&mut active);
+                return reason::RESET;
+            }
             Next::Reset => {
                 machine_line!("vm event=reset name={}", board.name);
                 memory::resume_allocation();
@@ -94,7 +103,11 @@ fn life(guest: &mut Guest, once: bool) -> &'static str {
                     return reason::NO_ENTRY;
                 }
             }
-            Next::End(why) => return why,
+            Next::End(why) => {
+                board.end_recording(&mut active, why);
+                board.end_replay(&mut active);
+                return why;
+            }
         }
     }
 }

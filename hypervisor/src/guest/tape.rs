@@ -2,6 +2,7 @@
 
 use super::board::Board;
 use super::recording::Recording;
+use super::replaying::Replaying;
 use crate::vcpu::Active;
 use alloc::boxed::Box;
 use replay::point::Registers;
@@ -12,6 +13,8 @@ pub enum Tape {
     Off,
     /// Everything that comes in is recorded.
     Recording(Box<Recording>),
+    /// Everything that comes in comes from the log.
+    Replaying(Box<Replaying>),
 }
 
 /// Where the guest is when something comes in.
@@ -39,6 +42,7 @@ impl Tape {
         match self {
             Self::Off => {}
             Self::Recording(recording) => recording.recorder.begin_exit(),
+            Self::Replaying(replaying) => replaying.replayer.begin_exit(),
         }
     }
 }
@@ -54,6 +58,7 @@ impl Board {
         match &mut self.tape {
             Tape::Off => {}
             Tape::Recording(recording) => recording.recorder.end_exit(reason, n, &registers),
+            Tape::Replaying(replaying) => replaying.end_exit(reason, n, &registers),
         }
     }
 }

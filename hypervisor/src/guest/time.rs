@@ -6,6 +6,7 @@ use crate::arch::{cpu, time};
 use machine::clock::ticks::SECOND;
 use machine::clock::{Correction, VirtualClock};
 use machine::context::Instant;
+use machine::devices::BadState;
 use replay::landing::Counter;
 
 /// What an exit whose instruction is emulated counts beside the guest's own instructions. About what it costs: without it,
@@ -59,7 +60,7 @@ impl GuestTime {
     #[inline]
     pub fn count(&self) -> u64 {
         match &self.source {
-            Source::Instructions(counters) => counters.instructions() + self.emulated + self.charged,
+            Source::Instructions(_) => self.instructions() + self.charged,
             Source::Host { start } => cpu::tsc() - start,
         }
     }
@@ -78,7 +79,8 @@ impl GuestTime {
     #[inline]
     pub fn instructions(&self) -> u64 {
         match &self.source {
-            Source::Instructions(counters) => counters.instructions() + self.emulated,
+            // Going back in time makes what software has completed less than nothing.
+            Source::Instructions(counters) => counters.instructions().wrapping_add(self.emulated),
             Source::Host { .. } => 0,
         }
     }
@@ -104,6 +106,20 @@ impl GuestTime {
         }
     }
 
+    /// What emulated exits so far count beside their instructions.
+    pub const fn charged(&self) -> u64 {
+        self.charged
+    }
+
+    /// Brings a replayed guest's time back to what [`GuestTime::charged`] and [`GuestTime::clock`] were.
+    ///
+    /// # Errors
+    /// [`BadState`].
+    pub fn put_back(&mut self, charged: u64, clock: machine::clock::State) -> Result<(), BadState> {
+        (self.charged, self.clock) = (charged, VirtualClock::restore(clock)?);
+        Ok(())
+    }
+
     /// The clock's state.
     pub fn clock(&self) -> machine::clock::State {
         self.clock.save()
@@ -124,6 +140,11 @@ impl GuestTime {
     /// The host's time as the guest should see it: since its power-on, without what it stood still.
     pub fn real(&self) -> Instant {
         time::now_ns() - self.start - self.stood
+    }
+
+    /// The clock begins at this rate, whatever this host's pace is: as it was recorded. Nothing has been counted yet.
+    pub const fn set_first_rate(&mut self, rate: u64) {
+        self.clock = VirtualClock::expecting(rate);
     }
 
     /// Sets the rate of a clock that follows instructions only: nanoseconds per count, 32.32 fixed point.

@@ -70,16 +70,25 @@ impl Active<'_> {
         }
     }
 
-    /// Whether a debug exception that exited comes from a breakpoint of the hypervisor.
+    /// Whether a debug exception that exited comes from a breakpoint of the hypervisor, and from nothing else: the guest's
+    /// single-step trap goes first, and the breakpoint, which is a fault of the next instruction, is met again after it.
     pub fn is_own_breakpoint(&self, exception: &Exception) -> bool {
-        self.debug().waiting.is_some() && exception.qualification & debug::dr6::BREAKPOINTS != 0
+        let causes = exception.qualification;
+        exception.event == Event::exception(1)
+            && self.debug().waiting.is_some()
+            && causes & debug::dr6::BREAKPOINTS != 0
+            && causes & (debug::dr6::BS | debug::dr6::BD) == 0
     }
 
     /// Gives the guest a debug exception that exited. INT1 says nothing of itself in DR6, and is delivered as the instruction
     /// that it is.
     pub fn reflect_debug_exception(&mut self, exception: &Exception) -> Verdict {
         match exception.event.kind {
-            EventKind::HardwareException => self.raise_debug_exception(exception.qualification),
+            EventKind::HardwareException => {
+                // While the hypervisor has breakpoints, the guest has none.
+                let foreign = if self.debug().waiting.is_some() { debug::dr6::BREAKPOINTS } else { 0 };
+                self.raise_debug_exception(exception.qualification & !foreign)
+            }
             _ => fault(self, exception.event),
         }
     }

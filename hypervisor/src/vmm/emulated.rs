@@ -97,9 +97,12 @@ impl Active<'_> {
     pub fn settle(&mut self, outcome: Outcome) -> Verdict {
         match outcome {
             Outcome::Done { single_step } | Outcome::Continue { single_step } => {
-                // A REP counts once, when it is through.
                 if matches!(outcome, Outcome::Done { .. }) {
+                    // A REP counts once, when it is through.
                     self.count_emulated();
+                } else {
+                    // As a processor leaves a REP between two iterations: RCX tells the place, not RIP alone.
+                    self.resume_over_breakpoint();
                 }
                 self.end_shadows();
                 if single_step {

@@ -237,6 +237,11 @@ impl Active<'_> {
         self.set(controls::MONITOR_TRAP_FLAG, on);
     }
 
+    /// Whether RF is set: the guest is within a repeated instruction, or came here by an IRET that has set it.
+    pub fn repeats(&self) -> bool {
+        self.vmcs().read(fields::GUEST_RFLAGS) & RFLAGS_RF != 0
+    }
+
     /// Sets RF, so that a breakpoint on the next instruction does not hit it.
     pub fn resume_over_breakpoint(&mut self) {
         let rflags = self.vmcs().read(fields::GUEST_RFLAGS);

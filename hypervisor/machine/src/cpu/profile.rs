@@ -177,6 +177,17 @@ impl Profile {
         limits
     }
 
+    /// A hash over everything that it says, for logs and hosts to be compared by.
+    pub fn fingerprint(&self) -> u64 {
+        let fold =
+            |hash: u64, word: u32| (hash ^ u64::from(word)).wrapping_mul(0x100_0000_01b3).rotate_left(29);
+        let leaves = (0..=BASIC_MAX).chain(0x4000_0000..=0x4000_0001).chain(0x4000_0100..=0x4000_0101);
+        let answers = leaves
+            .chain(0x8000_0000..=EXTENDED_MAX)
+            .flat_map(|leaf| (0..8).flat_map(move |sub| self.cpuid(leaf, sub, CpuView::default())));
+        answers.fold(0xcbf2_9ce4_8422_2325, fold)
+    }
+
     /// CPUID. A leaf beyond the highest is answered as the highest basic leaf (SDM vol. 2, CPUID).
     #[inline]
     pub fn cpuid(&self, leaf: u32, sub: u32, view: CpuView) -> Answer {

@@ -1,0 +1,135 @@
+//! The way of the log out of this host: entries become blocks, blocks wait in the log buffer until the log's receiver has
+//! them.
+
+use crate::arch::time;
+use crate::logging::LogSender;
+use alloc::boxed::Box;
+use alloc::vec;
+use replay::log::buffer::LogBuffer;
+use replay::log::codec::Mark;
+use replay::log::entry::Entry;
+use replay::log::header::{BadHeader, Header};
+use replay::log::writer::{BUFFER, Refused, Writer};
+
+/// Bytes of the log buffer: about a second of a busy network.
+const LOG_BUFFER: usize = 2 << 20;
+
+/// The guest stands still while the log buffer has less room than this, bytes: one exit can bring in that much at most.
+const ROOM: usize = 256 << 10;
+
+/// A block is closed when it has so many bytes: a frame full.
+const BLOCK_BYTES: usize = 1400;
+
+/// A block is closed when its first entry is so old, nanoseconds of the host.
+const BLOCK_AGE: u64 = 100_000_000;
+
+/// The receiver may take nothing for so long before the recording is given up, nanoseconds.
+const PATIENCE: u64 = 10_000_000_000;
+
+/// The log on its way out.
+pub struct Journal {
+    writer: Writer<Box<[u8]>>,
+    buffer: LogBuffer<'static>,
+    sender: LogSender,
+    /// When the block's first entry was made, nanoseconds of the host.
+    since: u64,
+    /// An entry was lost: the log is worth nothing from there on.
+    broken: bool,
+}
+
+impl Journal {
+    /// A log that begins with this header. Allocates everything that it will need.
+    ///
+    /// # Errors
+    /// The header is too long.
+    pub fn new(header: &Header<'_>, sender: LogSender) -> Result<Self, BadHeader> {
+        let memory = Box::leak(vec![0; LOG_BUFFER].into_boxed_slice());
+        let mut buffer = LogBuffer::new(memory);
+        let mut writer = Writer::new(vec![0; BUFFER].into_boxed_slice()).expect("as many bytes as it wants");
+        // The buffer is empty, and much longer.
+        let broken = buffer.push(writer.begin(header)?).is_err();
+        Ok(Self { writer, buffer, sender, since: 0, broken })
+    }
+
+    /// Adds an entry.
+    pub fn write(&mut self, entry: &Entry<'_>, mark: &Mark) {
+        if self.writer.is_empty() {
+            self.since = time::now_ns();
+        }
+        let done = match self.writer.entry(entry) {
+            Err(Refused::Full) => {
+                self.close(mark);
+                self.since = time::now_ns();
+                self.writer.entry(entry)
+            }
+            other => other,
+        };
+        self.broken |= done.is_err();
+        if self.writer.pending_bytes() >= BLOCK_BYTES {
+            self.close(mark);
+        }
+    }
+
+    /// Closes the block: it goes to the log buffer.
+    fn close(&mut self, mark: &Mark) {
+        if let Some(block) = self.writer.close(mark) {
+            // There is room: the guest stands still without it.
+            self.broken |= self.buffer.push(block).is_err();
+        }
+    }
+
+    /// Closes a block that has waited long enough, and sends. False: the log is broken.
+    pub fn send(&mut self, mark: &Mark) -> bool {
+        if !self.writer.is_empty() && time::now_ns().saturating_sub(self.since) >= BLOCK_AGE {
+            self.close(mark);
+        }
+        self.sender.poll(&mut self.buffer);
+        !self.broken && !self.sender.is_lost()
+    }
+
+    /// There is room for what one exit can bring in.
+    pub fn has_room(&self) -> bool {
+        self.buffer.free() >= ROOM
+    }
+
+    /// Sends until there is room. False: the receiver takes nothing.
+    pub fn wait_for_room(&mut self) -> bool {
+        self.send_until(Self::has_room)
+    }
+
+    /// Ends the log, and sends all of it. Whether the receiver has said that it has it.
+    pub fn end(&mut self, mark: &Mark) -> bool {
+        self.close(mark);
+        let room = self.wait_for_room();
+        let sent = room
+            && self.buffer.push(self.writer.end(mark)).is_ok()
+            && self.send_until(|journal| journal.sender.drained(&journal.buffer));
+        self.sender.close() && sent && !self.broken
+    }
+
+    /// Entries so far.
+    pub const fn entries(&self) -> u64 {
+        self.writer.entries()
+    }
+
+    /// Bytes so far, and the most that have waited.
+    pub const fn bytes(&self) -> (u64, usize) {
+        (self.buffer.pushed(), self.buffer.most())
+    }
+
+    /// Sends until it is enough; false if the receiver takes nothing for too long.
+    fn send_until(&mut self, enough: impl Fn(&Self) -> bool) -> bool {
+        let (mut taken, mut until) = (self.buffer.consumed(), time::now_ns().saturating_add(PATIENCE));
+        while !enough(self) {
+            self.sender.poll(&mut self.buffer);
+            let now = time::now_ns();
+            if self.buffer.consumed() != taken {
+                (taken, until) = (self.buffer.consumed(), now.saturating_add(PATIENCE));
+            }
+            if now >= until || self.sender.is_lost() {
+                return false;
+            }
+        }
+        true
+    }
+}
