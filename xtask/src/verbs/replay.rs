@@ -26,14 +26,14 @@ use crate::vm::terminal;
 ///
 /// The verdict is `equal`, `diverged` with what differs and where, or `stopped` (--until, or a log that was cut). After the latter
 /// two the virtual machine stands still and can be inspected: on a terminal you are in Lockstep's shell then (regs, mem, disasm,
-/// walk, log; Ctrl-\ then q leads out); otherwise by --inspect.
+/// walk, log N; Ctrl-\ then q leads out); otherwise by --inspect.
 ///
 /// Exit status 0 when it was equal to the end, or to where it was told to stop; 1 if not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask replay run.log
   cargo xtask replay run.log --skid 64:128 --host-variation 7
-  cargo xtask replay run.log --until entry:1200 --inspect \"regs; disasm; log\"
+  cargo xtask replay run.log --until entry:1200 --inspect \"regs; disasm; log 5\"
   cargo xtask replay run.log --until checkpoint:3
   cargo xtask replay run.log --plant memory:0x1234567:3@2     (flip a bit after checkpoint 2: the replay must notice)
   cargo xtask replay run.log --plant register:rbx:17@1

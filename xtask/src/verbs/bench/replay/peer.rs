@@ -90,7 +90,20 @@ impl Peer {
     fn replay(&self, load: &'static str, recorded: &Seen, servers: &Servers) -> Replayed {
         let plain = Replayed { load, recorded: recorded.seconds, ..Replayed::default() };
         match self.one(load, Mode::Replay, servers) {
-            Ok(seen) => Replayed { equal: seen.state == recorded.state, seconds: seen.seconds, ..plain },
+            Ok(seen) => {
+                let parts = ["fingerprint", "registers", "memory"]
+                    .into_iter()
+                    .zip(seen.state.iter().zip(&recorded.state));
+                let differ: Vec<&str> =
+                    parts.filter(|(_, (one, other))| one != other).map(|(name, _)| name).collect();
+                if !differ.is_empty() {
+                    ui::say(format!(
+                        "        QEMU's replay of {load} ended with other {}",
+                        differ.join(", ")
+                    ));
+                }
+                Replayed { equal: differ.is_empty(), seconds: seen.seconds, ..plain }
+            }
             Err(error) => {
                 ui::say(format!("        QEMU's replay of {load}: {error:#}"));
                 Replayed { seconds: f64::NAN, ..plain }
