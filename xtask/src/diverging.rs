@@ -45,6 +45,11 @@ pub const ALL: &[Diverging] = &[
     alone("bits", "replay_paging", "part=bits"),
     alone("fork", "replay_paging", "part=fork"),
     alone("reclaim", "replay_paging", "part=reclaim"),
+    alone("delivery", "replay_paging", "part=delivery"),
+    alone("large-pages", "replay_paging", "part=large"),
+    alone("table-writes", "replay_paging", "part=writes"),
+    alone("stepped-table-writes", "replay_paging", "part=stepped"),
+    alone("recycled-tables", "replay_paging", "part=recycle"),
 ];
 
 /// The guest of this name.

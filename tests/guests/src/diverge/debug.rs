@@ -139,6 +139,18 @@ fn part(leaf: super::Leaf, count: u64) -> u64 {
     result
 }
 
+/// Does this with a trap after each instruction.
+pub fn stepping(work: impl FnOnce() -> u64) -> u64 {
+    traps::set_handler(1, Some(on_debug));
+    // SAFETY: the handler of the trap returns to where it came.
+    unsafe { asm!("pushfq", "or dword ptr [rsp], 0x100", "popfq") };
+    let result = work();
+    // SAFETY: as above.
+    unsafe { asm!("pushfq", "and dword ptr [rsp], 0xfffffeff", "popfq") };
+    traps::set_handler(1, None);
+    result
+}
+
 /// RFLAGS.TF over all kinds of instructions, some of which exit.
 pub fn steps() -> u64 {
     part(stepped, 30)

@@ -36,12 +36,14 @@ pub mod devices;
 pub mod flags;
 pub mod loops;
 pub mod paging;
+pub mod recycle;
 pub mod storm;
 pub mod strings;
 pub mod tables;
 pub mod tasks;
 pub mod trail;
 pub mod vectors;
+pub mod walks;
 
 use crate::traps::Frame;
 use crate::{Report, boot, println};

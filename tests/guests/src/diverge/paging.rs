@@ -16,6 +16,11 @@ pub fn seen() -> (u64, u64) {
     (SPURIOUS.load(Relaxed), STALE.load(Relaxed))
 }
 
+/// Notes a bit that is not as if nothing were cached, if so it is.
+pub fn note_stale(stale: bool) {
+    STALE.fetch_add(stale.into(), Relaxed);
+}
+
 fn allows(entry: u64, error: u64) -> bool {
     entry & PRESENT != 0 && (error & 2 == 0 || entry & WRITE != 0)
 }
@@ -93,9 +98,7 @@ pub fn bits() -> u64 {
             let which = [ACCESSED, ACCESSED | DIRTY, 0][random.below(3) as usize];
             let found = tables::clear(0, page, which) & (ACCESSED | DIRTY);
             let expected = &mut model[page as usize];
-            if found != *expected {
-                STALE.fetch_add(1, Relaxed);
-            }
+            note_stale(found != *expected);
             *expected = found & !which;
             trail::add(page << 8 | found);
         }

@@ -20,6 +20,9 @@ pub const WINDOW: u64 = 1 << 39;
 /// Its pages.
 pub const PAGES: u64 = 512;
 
+/// Entries of the page directory that the window may have: the first is its own, the others are for [`link`].
+pub const SLOTS: u64 = 8;
+
 /// Bit of an entry: the page is there.
 pub const PRESENT: u64 = 1;
 /// It may be written.
@@ -30,6 +33,8 @@ pub const USER: u64 = 4;
 pub const ACCESSED: u64 = 0x20;
 /// It was written.
 pub const DIRTY: u64 = 0x40;
+/// It is a page of 2 MiB.
+pub const LARGE: u64 = 0x80;
 /// A page that allows everything.
 pub const OPEN: u64 = PRESENT | WRITE | USER;
 
@@ -124,14 +129,14 @@ pub fn obey_write_protection() {
 
 /// Reads a word of the window.
 pub fn load(at: u64) -> u64 {
-    assert!((WINDOW..WINDOW + 4096 * PAGES - 7).contains(&at));
+    assert!((WINDOW..WINDOW + 4096 * PAGES * SLOTS - 7).contains(&at));
     // SAFETY: memory of no Rust object; a fault is cured.
     unsafe { (at as *const u64).read_volatile() }
 }
 
 /// Writes a word of the window.
 pub fn store(at: u64, value: u64) {
-    assert!((WINDOW..WINDOW + 4096 * PAGES - 7).contains(&at));
+    assert!((WINDOW..WINDOW + 4096 * PAGES * SLOTS - 7).contains(&at));
     // SAFETY: as `load`.
     unsafe { (at as *mut u64).write_volatile(value) };
 }
@@ -141,6 +146,66 @@ pub fn load_frame(number: u64, word: u64) -> u64 {
     assert!(word < 512);
     // SAFETY: as `load`, mapped one to one.
     unsafe { ((frame(number) + 8 * word) as *const u64).read_volatile() }
+}
+
+/// Writes a word of a page frame by its own address.
+pub fn store_frame(number: u64, word: u64, value: u64) {
+    assert!(word < 512);
+    // SAFETY: as `load_frame`.
+    unsafe { ((frame(number) + 8 * word) as *mut u64).write_volatile(value) };
+}
+
+/// Copies bytes into a page frame.
+pub fn fill_frame(number: u64, bytes: &[u8]) {
+    assert!(bytes.len() <= 4096);
+    // SAFETY: as `load_frame`.
+    unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), frame(number) as *mut u8, bytes.len()) };
+}
+
+fn directory(space: u64, slot: u64) -> *mut u64 {
+    assert!((1..SLOTS).contains(&slot));
+    (table(space, 2) + 8 * slot) as *mut u64
+}
+
+/// Makes a page frame the page table of a slot of the window's directory; `bits` besides [`OPEN`]. With [`LARGE`] the slot
+/// becomes a page of 2 MiB, which begins at frame 0 or 512. Nothing is flushed.
+pub fn link(space: u64, slot: u64, number: u64, bits: u64) {
+    assert!(bits & LARGE == 0 || number.is_multiple_of(512));
+    // SAFETY: a table of ours; what lies behind it are frames, if their contents are entries of frames.
+    unsafe { directory(space, slot).write_volatile(frame(number) | OPEN | bits) };
+}
+
+/// Makes a slot empty.
+pub fn unlink(space: u64, slot: u64) {
+    // SAFETY: as `link`.
+    unsafe { directory(space, slot).write_volatile(0) };
+}
+
+/// Clears these bits of a slot's entry; what it was.
+pub fn clear_slot(space: u64, slot: u64, bits: u64) -> u64 {
+    // SAFETY: as `link`.
+    unsafe { core::sync::atomic::AtomicU64::from_ptr(directory(space, slot)).fetch_and(!bits, Relaxed) }
+}
+
+/// The linear address of a page behind a slot.
+pub fn behind(slot: u64, number: u64) -> u64 {
+    assert!(slot < SLOTS && number < 512);
+    WINDOW + (slot << 21) + 4096 * number
+}
+
+/// Makes the tables of a space visible to itself: its PML4's entry 3 is the PML4.
+pub fn see_itself(space: u64) {
+    // SAFETY: it can be used by [`entry_by_itself`] only.
+    unsafe { ((table(space, 0) + 24) as *mut u64).write_volatile(table(space, 0) | PRESENT | WRITE) };
+}
+
+/// Changes the entry of a page of the present space by way of the space itself, see [`see_itself`]: clears these bits; what it
+/// was.
+pub fn clear_by_itself(number: u64, bits: u64) -> u64 {
+    assert!(number < PAGES);
+    let at = (3 << 39 | 1 << 30) + 8 * number;
+    // SAFETY: the window's table, as in `clear`.
+    unsafe { core::sync::atomic::AtomicU64::from_ptr(at as *mut u64).fetch_and(!bits, Relaxed) }
 }
 
 /// Copies a page frame.
