@@ -73,6 +73,12 @@ impl Board {
             on.arm_preemption_timer(Some(1));
             return false;
         }
+        let opens = self.computer.interrupts.pending() && on.can_take_interrupt()
+            || self.nmi_due && on.can_take_nmi();
+        if self.window && opens {
+            // The window that was asked for opens right here: a replay is at that exit before it could stop for this entry.
+            return false;
+        }
         if !on.repeats() {
             return true;
         }
