@@ -195,6 +195,11 @@ impl Recording {
                 self.outcome.last_words()
             );
         };
+        ensure!(
+            ended.get("complete") != Some("false"),
+            "the log has not left the host whole.\n{}",
+            self.outcome.last_words()
+        );
         if let Some(sent) = ended.number("bytes") {
             ensure!(
                 sent == self.bytes,

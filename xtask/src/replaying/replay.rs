@@ -8,7 +8,7 @@ use serde::Serialize;
 use vm_config::Medium;
 
 use super::inspect::{self, Answer};
-use super::lines;
+use super::lines::{self, Fields};
 use super::logfile::{self, LogFile};
 use super::points::{Plant, Restore, Until};
 use super::progress::Progress;
@@ -100,6 +100,10 @@ pub struct Verdict {
     pub kind: Kind,
     /// The kernel's explanation.
     pub explanation: Vec<String>,
+    /// What differs at a checkpoint, a sentence each.
+    pub findings: Vec<String>,
+    /// Whether the bit was flipped that was to be; none if the replay did not come so far.
+    pub planted: Option<bool>,
     /// Entries that were applied.
     pub entries: u64,
     /// Checkpoints that were compared.
@@ -306,6 +310,9 @@ impl Verdict {
         Verdict {
             kind,
             explanation: explanation(&outcome.console),
+            findings: findings(&outcome.console),
+            planted: lines::last(&outcome.console, "replay", "planted")
+                .map(|fields| fields.get("done") == Some("true")),
             entries: number("entries"),
             checkpoints: number("checkpoints"),
             exits: number("exits"),
@@ -352,6 +359,12 @@ impl Verdict {
     }
 }
 
+/// What the kernel found to differ at a checkpoint.
+fn findings(console: &str) -> Vec<String> {
+    let all = lines::of(console, "replay").filter(|fields| fields.event() == "finding");
+    all.filter_map(|fields| fields.get("what").map(String::from)).collect()
+}
+
 /// Why there is no verdict.
 fn failure(outcome: &Outcome) -> String {
     match &outcome.exit {
@@ -361,21 +374,31 @@ fn failure(outcome: &Outcome) -> String {
     }
 }
 
-/// What the kernel says about a divergence: its lines from the first that speaks of one up to the verdict.
+/// What the kernel says about a divergence: its lines from the first that speaks of one up to the verdict, and what it found to
+/// differ.
 fn explanation(console: &str) -> Vec<String> {
     let mut explanation: Vec<String> = Vec::new();
     let mut speaks = false;
     for line in console.lines().map(str::trim_end) {
-        if line.contains("@@ replay event=ended") {
-            break;
-        }
-        let program = line.contains("@@ replay event=");
-        speaks |= line.contains("replay: diverged")
-            || line.contains("@@ replay event=diverged")
-            || (program && line.contains("equal=false"));
-        let text = if program { line.split_once("@@ ").map_or(line, |(_, rest)| rest) } else { line };
-        if speaks && !text.is_empty() && !explanation.iter().any(|known| known == text) {
-            explanation.push(text.to_owned());
+        let program = line.split_once("@@ replay ").map(|(_, rest)| Fields::parse(rest));
+        let said = match program.as_ref().map(|fields| (fields.event(), fields)) {
+            Some(("ended", _)) => break,
+            Some(("finding", fields)) => fields.get("what"),
+            Some(("diverged", fields)) => fields.get("why"),
+            Some(("checkpoint", fields)) if fields.get("equal") == Some("false") => {
+                speaks = true;
+                None
+            }
+            Some(_) => None,
+            None => {
+                speaks |= line.contains("replay: diverged") || line.contains("is not equal:");
+                Some(line).filter(|line| speaks && !line.contains("@@ "))
+            }
+        };
+        speaks |= program.is_some() && said.is_some();
+        let said = said.filter(|said| !said.is_empty());
+        if let Some(said) = said.filter(|said| !explanation.iter().any(|known| known.contains(said))) {
+            explanation.push(said.to_owned());
         }
     }
     explanation
@@ -435,14 +458,29 @@ mod tests {
     #[test]
     fn a_divergence_brings_its_explanation() {
         let console = format!(
-            "guest text\r\n[ 3.2] replay: diverged at entry 12: hash is another\r\n@@ replay event=diverged kind=hash entry=12\n\
-             [ 3.2] page 0x1234 differs\n@@ replay event=ended verdict=diverged {NUMBERS}\nlockstep> \n"
+            "guest text\r\n@@ replay event=planted done=true place=x bit=3\n[ 3.2] replay: diverged at entry 12: hash is another\r\n\
+             @@ replay event=diverged kind=hash entry=12 why=\"hash is another\"\n@@ replay event=ended verdict=diverged {NUMBERS}\n\
+             lockstep> \n"
         );
         let verdict = Verdict::of(outcome(&console, Exit::Failed), Vec::new());
-        assert_eq!(verdict.kind, Kind::Diverged);
-        assert_eq!(verdict.explanation.len(), 3, "{:?}", verdict.explanation);
+        assert_eq!((&verdict.kind, verdict.planted), (&Kind::Diverged, Some(true)));
+        assert_eq!(verdict.explanation, ["[ 3.2] replay: diverged at entry 12: hash is another"]);
         let error = format!("{:#}", verdict.check().unwrap_err());
-        assert!(error.contains("page 0x1234") && error.contains("entry 12"), "{error}");
+        assert!(error.contains("hash is another") && error.contains("entry 12"), "{error}");
+    }
+
+    #[test]
+    fn what_differs_at_a_checkpoint_is_named() {
+        let console = format!(
+            "@@ replay event=checkpoint number=1 equal=true\n@@ replay event=checkpoint number=2 equal=false\n\
+             [ 3.2] checkpoint 2 is not equal: 2 findings\n@@ replay event=finding checkpoint=2 what=\"page 0x1234 differs\"\n\
+             @@ replay event=finding checkpoint=2 what=\"rbx: 1 recorded, 3 here\"\n\
+             @@ replay event=ended verdict=diverged {NUMBERS}\n"
+        );
+        let verdict = Verdict::of(outcome(&console, Exit::Failed), Vec::new());
+        assert_eq!(verdict.findings, ["page 0x1234 differs", "rbx: 1 recorded, 3 here"]);
+        assert_eq!(verdict.explanation.len(), 3, "{:?}", verdict.explanation);
+        assert!(verdict.explanation[0].ends_with("checkpoint 2 is not equal: 2 findings"));
     }
 
     #[test]
