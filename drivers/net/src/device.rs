@@ -73,9 +73,9 @@ impl<N: NetDevice> Card<N> {
         self.leaving.refused
     }
 
-    /// Gives the card what waits for it.
-    pub fn flush(&mut self) {
-        self.leaving.flush(&mut self.device);
+    /// Gives the card what waits for it; whether there is room for a frame then.
+    pub fn flush(&mut self) -> bool {
+        self.leaving.flush(&mut self.device)
     }
 }
 

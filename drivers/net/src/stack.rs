@@ -21,6 +21,9 @@ const RETRY_NS: u64 = 200_000_000;
 /// How long an attempt lasts, milliseconds: the first SYN may have gone to nobody.
 const ATTEMPT_MS: u64 = 3_000;
 
+/// How long a peer that has everything may take to acknowledge the end as well, nanoseconds.
+const GRACE_NS: u64 = 5_000_000_000;
+
 /// First of the ports from which connections go out (RFC 6335: 49152 to 65535), and how many there are.
 const FIRST_PORT: u16 = 49_152;
 const PORTS: u16 = 16_384;
@@ -39,7 +42,8 @@ pub struct Settings {
     pub seed: u64,
     /// Bytes that may be sent and not acknowledged; allocated at once.
     pub send_bytes: usize,
-    /// Bytes that may have arrived and not been read; allocated at once.
+    /// Bytes that may have arrived and not been read; allocated at once. A receiver that holds more than its sender may have
+    /// under way, and reads, never closes its window: smoltcp 0.14 can stall for good when a late acknowledgement says so.
     pub receive_bytes: usize,
     /// For how long a peer that owes an acknowledgement may be silent before the connection is given up, milliseconds. A peer that
     /// does not read is asked once a minute in the end: with less than two minutes, it counts as gone.
@@ -112,6 +116,8 @@ pub struct Stack<N> {
     /// When the peer was last heard, or owed nothing, nanoseconds.
     heard_at: u64,
     state: State,
+    /// The peer was told that nothing follows.
+    announced: bool,
     wish: Option<Wish>,
     /// An attempt is under way.
     attempting: bool,
@@ -153,6 +159,7 @@ impl<N: NetDevice> Stack<N> {
             patience_ns: settings.patience_ms.saturating_mul(1_000_000),
             heard_at: 0,
             state: State::Idle,
+            announced: false,
             wish: None,
             attempting: false,
             retry_at: 0,
@@ -176,7 +183,7 @@ impl<N: NetDevice> Stack<N> {
     fn begin(&mut self, wish: Wish) {
         self.socket().abort();
         (self.wish, self.state) = (Some(wish), State::Connecting);
-        (self.attempting, self.retry_at) = (false, 0);
+        (self.attempting, self.announced, self.retry_at) = (false, false, 0);
     }
 
     /// Does what is due at `now` (nanoseconds of any clock that does not go back): takes frames in, at most [`BUDGET`], and
@@ -200,6 +207,7 @@ impl<N: NetDevice> Stack<N> {
         // What is broken off is said to the peer before another attempt begins.
         self.send_frames(at);
         self.follow(now);
+        self.announce_end(now);
         self.attempt(now);
         self.send_frames(at);
         self.follow(now);
@@ -207,16 +215,19 @@ impl<N: NetDevice> Stack<N> {
     }
 
     fn send_frames(&mut self, at: Instant) {
-        // As many as the card has room for, or the peer's window and our buffer hold.
-        while self.interface.poll_egress(at, &mut self.card, &mut self.sockets)
-            == PollResult::SocketStateChanged
-        {}
+        // One frame at a time, and only with room for it: smoltcp 0.14 forgets a repetition that the card refuses, and waits for
+        // its acknowledgement for ever.
+        while self.card.flush() {
+            if self.interface.poll_egress(at, &mut self.card, &mut self.sockets) == PollResult::None {
+                break;
+            }
+        }
     }
 
     /// When there is something to do without anything arriving.
     fn next(&mut self, now: u64, at: Instant) -> Option<u64> {
         let retry = (self.state == State::Connecting && !self.is_open()).then_some(self.retry_at);
-        let patience = self.owes().then(|| self.heard_at.saturating_add(self.patience_ns));
+        let patience = self.owes().then(|| self.heard_at.saturating_add(self.patience()));
         // What waits for room on the card waits for the card.
         let full = self.card.is_full();
         let stack = self.interface.poll_at(at, &self.sockets).map(nanoseconds);
@@ -228,8 +239,23 @@ impl<N: NetDevice> Stack<N> {
     fn watch_peer(&mut self, now: u64, heard: bool) {
         if heard || !self.owes() {
             self.heard_at = now;
-        } else if now.saturating_sub(self.heard_at) >= self.patience_ns {
+        } else if now.saturating_sub(self.heard_at) >= self.patience() {
             self.socket().abort();
+        }
+    }
+
+    /// For how long the peer may be silent.
+    fn patience(&self) -> u64 {
+        if self.announced { self.patience_ns.min(GRACE_NS) } else { self.patience_ns }
+    }
+
+    /// Tells the peer that nothing follows, once it has everything. Not before: smoltcp 0.14 forgets to repeat the announcement
+    /// when repeated acknowledgements of data come behind it.
+    fn announce_end(&mut self, now: u64) {
+        if self.state == State::Closing && !self.announced && self.unacknowledged() == 0 {
+            self.announced = true;
+            self.heard_at = now;
+            self.socket().close();
         }
     }
 
@@ -261,8 +287,8 @@ impl<N: NetDevice> Stack<N> {
             }
             (State::Connected, Tcp::Closed) => State::Lost,
             (State::Closing, Tcp::FinWait2 | Tcp::TimeWait) => State::Closed,
-            // However it ended, the peer has everything, or not.
-            (State::Closing, Tcp::Closed) if self.unacknowledged() == 0 => State::Closed,
+            // Whatever became of our end's announcement: it leaves when the peer has everything else.
+            (State::Closing, Tcp::Closed) if self.announced => State::Closed,
             (State::Closing, Tcp::Closed) => State::Lost,
             (state, _) => state,
         };
@@ -335,10 +361,7 @@ impl<N: NetDevice> Stack<N> {
     /// Sends no more: the peer learns it when it has everything. Bytes still come in. Nothing if there is no connection.
     pub fn close(&mut self) {
         match self.state {
-            State::Connected => {
-                self.socket().close();
-                self.state = State::Closing;
-            }
+            State::Connected => self.state = State::Closing,
             State::Connecting => {
                 self.socket().abort();
                 (self.wish, self.state) = (None, State::Idle);
