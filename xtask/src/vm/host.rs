@@ -1,20 +1,26 @@
 //! The emulated host of a virtual machine: a medium with kernel, configuration and files, memory enough, the guest's network.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use vm_config::Card;
 
 use super::Vm;
-use super::outside::{Connected, Outside};
+use super::outside::{Connected, LogPlug, Outside};
 use crate::emulator::{Knobs, Machine, Nic, NicMode, Outcome, Running, Serial};
+use crate::switch::cable::CableConfig;
+use crate::switch::station::sink::{Received, SinkConfig};
 use crate::{paths, ui};
 
 /// Memory of the hypervisor and of the firmware, MiB, beside what the virtual machine needs.
 const OWN_MIB: u64 = 128;
 /// The emulated host's memory is a multiple of this, MiB.
 const UNIT_MIB: u64 = 64;
+
+/// How long a frame of the log takes through a cable, ns. With nothing else on the network, host and switch need to meet only
+/// every millisecond.
+const LOG_LATENCY: u64 = 500_000;
 
 /// How to run a virtual machine on an emulated host.
 #[derive(Clone, Debug)]
@@ -39,8 +45,10 @@ pub struct Host {
     pub console: Console,
     /// Skid, faults, seeds.
     pub knobs: Knobs,
-    /// The file that gets the log of a recorded virtual machine.
+    /// The file that gets the log of a recorded virtual machine: a station of this process receives it.
     pub log: Option<PathBuf>,
+    /// The cables between the host's card for the log and that station.
+    pub log_cable: CableConfig,
     /// Ends the run after this much wall-clock time.
     pub limit: Duration,
 }
@@ -73,6 +81,7 @@ impl Host {
             console: Console::File,
             knobs: Knobs::default(),
             log: None,
+            log_cable: CableConfig { latency: LOG_LATENCY, ..CableConfig::default() },
             limit: Duration::from_secs(30 * 60),
         }
     }
@@ -113,13 +122,22 @@ impl Host {
     /// # Errors
     /// When the medium cannot be made, or something cannot be started.
     pub fn start(&self, vm: &Vm) -> Result<Started> {
-        if self.log.is_some() {
-            // Until the station on the logging card is there.
-            bail!("nothing receives the log yet");
-        }
         let mut machine = self.machine(vm)?;
-        let outside = self.outside.connect(&mut machine)?;
+        let outside = match &self.log {
+            Some(file) => self.outside.connect_with_log(&mut machine, self.log_plug(vm, file)?)?,
+            None => self.outside.connect(&mut machine)?,
+        };
         Ok(Started { running: machine.start()?, outside })
+    }
+
+    /// What the card of the log is plugged into.
+    fn log_plug(&self, vm: &Vm, file: &Path) -> Result<LogPlug> {
+        let (Some(record), Some(card)) = (&vm.config.record, vm.log_place()) else {
+            bail!("a log is wanted, but the configuration has no [record]");
+        };
+        let (ip, port) = record.peer;
+        let sink = SinkConfig { ip, prefix: record.prefix, port, seed: 1, file: file.to_owned() };
+        Ok(LogPlug { card, cable: self.log_cable.clone(), sink })
     }
 
     /// Runs to the end: how it ended, and what the outside says about it.
@@ -140,6 +158,11 @@ pub struct Started {
 }
 
 impl Started {
+    /// What has come of the log so far; `None` if nobody receives one.
+    pub fn log(&self) -> Option<Received> {
+        self.outside.log()
+    }
+
     /// Waits for the end.
     ///
     /// # Errors
@@ -179,16 +202,14 @@ fn memory_mib(vm: &Vm) -> u32 {
     u32::try_from(mib.next_multiple_of(UNIT_MIB)).unwrap_or(u32::MAX)
 }
 
-/// The host's cards: enough for the guest's devices, with the addresses by which the configuration asks for some.
+/// The host's cards: enough for the guest's devices and the log, with the addresses by which the configuration asks for some.
 fn cards(vm: &Vm) -> Vec<Nic> {
     let mut nics: Vec<Nic> =
         (0..vm.cards()).map(|number| Nic::new(0x40 + number as u8, NicMode::Unplugged)).collect();
-    let wanted = vm.config.networks.iter().filter_map(|network| match network.card {
-        Some(Card::Mac(mac)) => Some(mac.0),
-        _ => None,
-    });
-    for (nic, mac) in nics.iter_mut().zip(wanted) {
-        nic.mac = mac;
+    for (card, place) in vm.card_places() {
+        if let Card::Mac(mac) = card {
+            nics[place].mac = mac.0;
+        }
     }
     nics
 }

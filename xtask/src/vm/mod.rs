@@ -224,13 +224,29 @@ impl Vm {
         &self.files
     }
 
-    /// How many cards the host must have for the guest's network devices.
-    pub fn cards(&self) -> usize {
-        let needed = |card: &Card| match card {
-            Card::Index(number) => usize::from(*number) + 1,
-            Card::Pci(_) | Card::Mac(_) => 1,
+    /// Which of the host's cards, by number from 0, each network device has, in their order, and the log after them: those that
+    /// name a number have it, the others the lowest that nobody names.
+    pub fn card_places(&self) -> Vec<(Card, usize)> {
+        let networks = self.config.networks.iter().filter_map(|network| network.card);
+        let cards: Vec<Card> = networks.chain(self.config.record.map(|record| record.card)).collect();
+        let named = |card: &Card| match card {
+            Card::Index(number) => Some(usize::from(*number)),
+            Card::Pci(_) | Card::Mac(_) => None,
         };
-        self.config.networks.iter().filter_map(|network| network.card.as_ref()).map(needed).max().unwrap_or(0)
+        let taken: Vec<usize> = cards.iter().filter_map(named).collect();
+        let mut free = (0..).filter(|place| !taken.contains(place));
+        let mut place = |card: &Card| named(card).or_else(|| free.next()).unwrap_or_default();
+        cards.iter().map(|card| (*card, place(card))).collect()
+    }
+
+    /// How many cards the host must have for the guest's network devices and the log.
+    pub fn cards(&self) -> usize {
+        self.card_places().iter().map(|(_, place)| place + 1).max().unwrap_or(0)
+    }
+
+    /// The number of the card that the log leaves by, if the machine is recorded.
+    pub fn log_place(&self) -> Option<usize> {
+        self.config.record.and_then(|_| self.card_places().last().map(|(_, place)| *place))
     }
 
     /// A medium that starts `kernel` with this machine: the configuration is the first module, then its files. `dir` gets
@@ -321,6 +337,26 @@ mod tests {
         assert!(error.contains("boot.kernel") && error.contains("/none/Cargo.toml"), "{error}");
         let error = format!("{:#}", Vm::parse("[vm]\nname = 1\n", base).unwrap_err());
         assert!(error.contains("vm.name"), "{error}");
+    }
+
+    #[test]
+    fn the_log_has_a_card_of_its_own() {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let machine = |more: &str| {
+            let text = format!(
+                "[vm]\nname = \"a\"\nmemory = \"64M\"\n[boot]\nkernel = \"Cargo.toml\"\n{more}\
+                 address = \"10.77.0.1/24\"\npeer = \"10.77.0.2:5405\"\n"
+            );
+            let vm = Vm::parse(&text, base).unwrap();
+            (vm.cards(), vm.log_place())
+        };
+        let network = "[[network]]\nmac = \"02:00:00:00:00:01\"\n";
+        assert_eq!(machine("[record]\n"), (1, Some(0)));
+        assert_eq!(machine(&format!("{network}[record]\n")), (2, Some(1)));
+        assert_eq!(machine(&format!("{network}card = 2\n[record]\ncard = 0\n")), (3, Some(0)));
+        let mac = "card = \"02:00:00:00:00:02\"\n";
+        assert_eq!(machine(&format!("{network}[record]\n{mac}")), (2, Some(1)));
+        assert_eq!(machine(&format!("{network}{mac}[record]\ncard = 0\n")), (2, Some(0)));
     }
 
     #[test]

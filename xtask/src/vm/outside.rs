@@ -10,9 +10,10 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::emulator::{Exit, Machine, NicMode, Outcome, Running};
 use crate::switch::cable::CableConfig;
-use crate::switch::config::{Config, DEFAULT_QUANTUM, PortName};
+use crate::switch::config::{Config, DEFAULT_QUANTUM, Network, PortName};
 use crate::switch::core::{Summary, Switch};
 use crate::switch::process::Server;
+use crate::switch::station::sink::{Progress, Received, Sink, SinkConfig};
 use crate::switch::station::{Station, StationConfig};
 use crate::switch::world::World;
 
@@ -53,9 +54,21 @@ pub enum Outside {
     Tap(String),
 }
 
+/// The other end of the card by which a log leaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogPlug {
+    /// The number of the card.
+    pub card: usize,
+    /// The cables.
+    pub cable: CableConfig,
+    /// The station.
+    pub sink: SinkConfig,
+}
+
 /// A network under way.
 #[derive(Default)]
 pub struct Connected {
+    log: Option<Progress>,
     switch: Option<JoinHandle<Result<Summary>>>,
     machines: Vec<Running>,
 }
@@ -63,10 +76,14 @@ pub struct Connected {
 /// What makes a lock-step network, beside the host.
 struct Plan<'a> {
     seed: u64,
+    /// The cables of the guest's network.
     cable: &'a CableConfig,
+    /// The guest's network is a lock-step one.
+    joined: bool,
     stations: &'a [(String, StationConfig)],
     machines: &'a [Machine],
     capture: Option<&'a Path>,
+    log: Option<LogPlug>,
 }
 
 impl Outside {
@@ -105,57 +122,92 @@ impl Outside {
     /// # Errors
     /// When the network cannot be made.
     pub fn connect(&self, machine: &mut Machine) -> Result<Connected> {
+        self.join(machine, None)
+    }
+
+    /// The same, and plugs one of the cards into the station that receives the log.
+    ///
+    /// # Errors
+    /// When the network or the log's file cannot be made.
+    pub fn connect_with_log(&self, machine: &mut Machine, log: LogPlug) -> Result<Connected> {
+        self.join(machine, Some(log))
+    }
+
+    fn join(&self, machine: &mut Machine, log: Option<LogPlug>) -> Result<Connected> {
         if machine.nics.is_empty() {
             return Ok(Connected::default());
         }
+        let log_card = log.as_ref().map(|plug| plug.card);
+        let first = machine.nics.iter_mut().enumerate().find(|(number, _)| Some(*number) != log_card);
+        let first = first.map(|(_, nic)| nic);
+        let none = CableConfig::default();
+        let apart = |log| Plan {
+            seed: 1,
+            cable: &none,
+            joined: false,
+            stations: &[],
+            machines: &[],
+            capture: None,
+            log,
+        };
         let plan = match self {
-            Outside::Nothing => return Ok(Connected::default()),
+            Outside::Nothing => apart(log),
             Outside::Udp(port) => {
-                machine.nics[0].mode = NicMode::Socket { port: *port };
-                return Ok(Connected::default());
+                first.context("the guest has no network card")?.mode = NicMode::Socket { port: *port };
+                apart(log)
             }
             Outside::Tap(interface) => {
-                machine.nics[0].mode = NicMode::Tap { interface: interface.clone() };
-                return Ok(Connected::default());
+                first.context("the guest has no network card")?.mode =
+                    NicMode::Tap { interface: interface.clone() };
+                apart(log)
             }
-            Outside::Stations { seed, cable, stations, capture } => {
-                Plan { seed: *seed, cable, stations, machines: &[], capture: capture.as_deref() }
-            }
-            Outside::Machines { seed, cable, machines, capture } => {
-                Plan { seed: *seed, cable, stations: &[], machines, capture: capture.as_deref() }
-            }
+            Outside::Stations { seed, cable, stations, capture } => Plan {
+                seed: *seed,
+                cable,
+                joined: true,
+                stations,
+                machines: &[],
+                capture: capture.as_deref(),
+                log,
+            },
+            Outside::Machines { seed, cable, machines, capture } => Plan {
+                seed: *seed,
+                cable,
+                joined: true,
+                stations: &[],
+                machines,
+                capture: capture.as_deref(),
+                log,
+            },
         };
-        plan.start(machine)
+        if plan.joined || plan.log.is_some() { plan.start(machine) } else { Ok(Connected::default()) }
     }
 }
 
+/// The host's name on its networks.
+const HOST: &str = "host";
+/// The name of the station that receives the log, and of its network.
+const LOG: &str = "log";
+
 impl Plan<'_> {
     fn start(&self, machine: &mut Machine) -> Result<Connected> {
-        const HOST: &str = "host";
         // Several may run in one process; names are too long for a socket's path.
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let socket = std::env::temp_dir().join(format!("lockstep-vm-{}-{number}.sock", std::process::id()));
         let others: Vec<String> = (0..self.machines.len()).map(|number| format!("machine{number}")).collect();
-        let hosts: Vec<&str> = std::iter::once(HOST).chain(others.iter().map(String::as_str)).collect();
-        let mut config = Config::lan(self.seed, &hosts, self.cable);
-        // The longest that the cables allow: what meets more often costs time, and tells no more.
-        config.quantum = DEFAULT_QUANTUM.max(2 * self.cable.latency);
-        let ports = &mut config.networks[0].ports;
-        for (number, nic) in machine.nics.iter_mut().enumerate() {
-            if number > 0 {
-                ports.push((PortName::new(HOST, number as u8), self.cable.clone()));
-            }
-            nic.mode = NicMode::Lockstep { device: number.to_string() };
-        }
-        ports.extend(self.stations.iter().map(|(name, _)| (PortName::new(name, 0), self.cable.clone())));
-        config.worlds = self.stations.iter().map(|(name, _)| name.clone()).collect();
-        config.networks[0].capture = self.capture.map(PathBuf::from);
-        let worlds = self
+        let config = self.config(&others, machine);
+        let mut worlds: Vec<(String, Box<dyn World>)> = self
             .stations
             .iter()
             .map(|(name, spec)| (name.clone(), Box::new(Station::new(spec)) as Box<dyn World>))
             .collect();
+        let mut log = None;
+        if let Some(plug) = &self.log {
+            let sink = Sink::new(&plug.sink)?;
+            log = Some(sink.progress());
+            worlds.push((LOG.into(), Box::new(sink)));
+        }
         let switch = Switch::new(&config, worlds)?;
         let mut server = Server::bind(&socket)?;
         server.give_up_after = Some(GIVE_UP);
@@ -170,11 +222,51 @@ impl Plan<'_> {
             machines.push(other.start()?);
         }
         let switch = std::thread::spawn(move || server.run(&config, switch, None));
-        Ok(Connected { switch: Some(switch), machines })
+        Ok(Connected { log, switch: Some(switch), machines })
+    }
+
+    /// What the switch joins, the host's cards among it.
+    fn config(&self, others: &[String], machine: &mut Machine) -> Config {
+        let hosts: Vec<&str> = std::iter::once(HOST).chain(others.iter().map(String::as_str)).collect();
+        let mut config = Config::lan(self.seed, &hosts, self.cable);
+        let log_card = self.log.as_ref().map(|plug| plug.card);
+        let lan = &mut config.networks[0].ports;
+        // The host has the cards that it has, and only those.
+        lan.retain(|(port, _)| port.station != HOST);
+        for (number, nic) in machine.nics.iter_mut().enumerate() {
+            if Some(number) != log_card && self.joined {
+                lan.push((PortName::new(HOST, number as u8), self.cable.clone()));
+            }
+            if Some(number) == log_card || self.joined {
+                nic.mode = NicMode::Lockstep { device: number.to_string() };
+            }
+        }
+        lan.extend(self.stations.iter().map(|(name, _)| (PortName::new(name, 0), self.cable.clone())));
+        config.worlds = self.stations.iter().map(|(name, _)| name.clone()).collect();
+        config.networks[0].capture = self.capture.map(PathBuf::from);
+        // The longest that the cables allow: what meets more often costs time, and tells no more.
+        config.quantum = DEFAULT_QUANTUM.max(2 * self.cable.latency);
+        if let Some(plug) = &self.log {
+            let ports = [PortName::new(HOST, plug.card as u8), PortName::new(LOG, 0)];
+            let ports = ports.map(|port| (port, plug.cable.clone())).into();
+            config.networks.push(Network { name: LOG.into(), ports, capture: None });
+            config.worlds.push(LOG.into());
+            let longest = 2 * plug.cable.latency;
+            config.quantum = if self.joined { config.quantum.min(longest) } else { longest };
+            if !self.joined {
+                config.networks.remove(0);
+            }
+        }
+        config
     }
 }
 
 impl Connected {
+    /// What has come of the log so far; `None` if nobody receives one.
+    pub fn log(&self) -> Option<Received> {
+        self.log.as_ref().map(Progress::get)
+    }
+
     /// Whether a machine on the network has ended without having come to its end.
     pub fn is_broken(&mut self) -> bool {
         self.machines.iter_mut().any(|machine| {
@@ -202,6 +294,9 @@ impl Connected {
         }
         let Some(thread) = self.switch else { return Ok(told) };
         let summary = thread.join().map_err(|_| anyhow!("the switch panicked"))??;
+        if let Some(error) = self.log.and_then(|log| log.get().error) {
+            bail!("the log could not be written: {error}");
+        }
         told.extend(summary.worlds.into_iter().map(|(name, text)| format!("{name}: {text}")));
         Ok(told)
     }

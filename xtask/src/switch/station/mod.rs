@@ -18,6 +18,7 @@ mod client;
 pub mod content;
 mod device;
 mod server;
+pub mod sink;
 
 pub use client::{Client, Expect, Task};
 
