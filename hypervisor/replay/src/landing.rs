@@ -20,8 +20,6 @@ use core::fmt;
 
 use crate::point::{BranchPoint, Point, RegistersHash};
 
-/// Distances up to this many events are stepped outright: one exit each, no hazards.
-const STEP_DISTANCE: u64 = 2;
 /// How many exits in a row may leave the guest where it was (host interrupts, EPT violations) before the landing
 /// gives up. EPT violations of one instruction are bounded by its accesses; host interrupts are not, but thousands
 /// at one place mean that something is broken.
@@ -356,7 +354,8 @@ impl Landing {
             let at = self.target.count() - self.margin;
             return Action::RunToOverflow { counter: self.target.counter(), at };
         }
-        if distance <= STEP_DISTANCE { Action::Step } else { self.approach(seen, self.is_here(seen)) }
+        // Not by steps, however near: the next instruction may be a REP of a million iterations.
+        self.approach(seen, self.is_here(seen))
     }
 
     /// At the target's RIP, with no delivery in the way: a breakpoint there would hit at once.

@@ -15,7 +15,7 @@ use replay::log::entry::{Correction, Event};
 const PUNCTUAL: u64 = 50_000;
 
 /// How long something that has come waits for the end of a repeated instruction, nanoseconds.
-const REP_PATIENCE: u64 = 50_000_000;
+const REP_PATIENCE: u64 = 1_000_000_000;
 
 impl Board {
     /// The primary's part before an entry. `exit`: the last exit was a synchronous one.
