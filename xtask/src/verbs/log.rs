@@ -32,6 +32,7 @@ enum What {
     Dump(DumpArgs),
     Diff(DiffArgs),
     Stat(StatArgs),
+    Receive(super::log_receive::Args),
 }
 
 /// Show the header and every entry
@@ -100,6 +101,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         What::Dump(args) => dump_log(&args, &mut out),
         What::Diff(args) => diff_logs(&args, &mut out),
         What::Stat(args) => stat_logs(&args, &mut out),
+        What::Receive(args) => return super::log_receive::run(&args),
     };
     match out.flush() {
         // Whoever reads has seen enough.

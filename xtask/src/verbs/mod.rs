@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod guest;
 pub mod image;
 pub mod log;
+pub mod log_receive;
 mod machine_args;
 pub mod pmu;
 pub mod qemu;
