@@ -67,21 +67,43 @@ pub fn last(console: &str, word: &str, event: &str) -> Option<Fields> {
 /// word (`DONE`, or the hypervisor's word of its end).
 pub fn fingerprint(console: &str) -> Option<String> {
     let from = console.find("FINGERPRINT")?;
-    let end = |line: &&str| !line.contains("@@ DONE") && !line.contains("@@ vm event=stopped");
+    let end = |line: &&str| !line.contains("@@ DONE") && !line.contains(ENDED) && !line.contains(STOPPED);
     let lines = console[from..].lines().take_while(end).filter(|line| !is_ours(line));
+    let lines = lines.filter(|line| !line.trim().is_empty());
     Some(lines.map(|line| line.trim_end().to_owned() + "\n").collect())
 }
 
 /// What the guest has written on its console: all between its start and its end but the hypervisor's own lines.
 pub fn guest_console(console: &str) -> String {
     let mut lines = console.lines().skip_while(|line| !line.contains("@@ vm event=started")).skip(1);
-    let guest = lines.by_ref().take_while(|line| !line.contains("@@ vm event=stopped"));
+    let guest = lines.by_ref().take_while(|line| !line.contains(ENDED) && !line.contains(STOPPED));
     guest.filter(|line| !is_ours(line)).map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
+/// What the shell says when the line is its own again.
+const ENDED: &str = "[the guest has ended";
+/// What the kernel says of the guest's end.
+const STOPPED: &str = "@@ vm event=stopped";
+
+/// Whether the hypervisor says it: a line for programs, or for people as its log writes them.
 fn is_ours(line: &str) -> bool {
-    ["@@ record ", "@@ replay ", "@@ paging mode=", "@@ vm "].iter().any(|mark| line.contains(mark))
+    let marks = [
+        "@@ record ",
+        "@@ replay ",
+        "@@ log-channel ",
+        "@@ paging mode=",
+        "@@ vm ",
+        "[the line is the guest's",
+    ];
+    let logged = || {
+        let words = line.split_once("] cpu").map(|(_, rest)| rest.split_whitespace());
+        words.and_then(|mut words| words.nth(1)).is_some_and(|word| LEVELS.contains(&word))
+    };
+    marks.iter().any(|mark| line.contains(mark)) || logged()
 }
+
+/// The words for levels in the kernel's log.
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 #[cfg(test)]
 mod tests {
@@ -111,10 +133,10 @@ mod tests {
 
     #[test]
     fn what_the_guest_says_is_told_from_what_we_say() {
-        let console = "boot\n@@ vm event=started name=a\nhello\r\n@@ record event=progress bytes=1\n@@ FINGERPRINT\n12\r\n\
-                       @@ replay event=progress entry=1\n34\n@@ DONE up=3\n@@ vm event=stopped name=a\nlate\n";
+        let console = "boot\n@@ vm event=started name=a\nhello\r\n[    4.3] cpu0 info  said by us\n@@ record event=progress bytes=1\n@@ FINGERPRINT\n12\r\n\
+                       @@ replay event=progress entry=1\n34\n@@ DONE up=3\n\n[the guest has ended; x]\n@@ vm event=stopped name=a\nlate\n";
         assert_eq!(fingerprint(console).unwrap(), "FINGERPRINT\n12\n34\n");
-        assert_eq!(guest_console(console), "hello\n@@ FINGERPRINT\n12\n34\n@@ DONE up=3\n");
+        assert_eq!(guest_console(console), "hello\n@@ FINGERPRINT\n12\n34\n@@ DONE up=3\n\n");
         assert_eq!(fingerprint("nothing"), None);
     }
 }
