@@ -177,6 +177,15 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
         self.next.as_ref()
     }
 
+    /// The entries from the one that comes next on, as far as they can be read.
+    pub fn ahead(&self) -> impl Iterator<Item = Entry<'l>> + use<'l, S>
+    where
+        S: Clone,
+    {
+        let mut source = self.source.clone();
+        self.next.into_iter().chain(core::iter::from_fn(move || source.next().ok().flatten()))
+    }
+
     /// What landings have cost so far.
     pub const fn landings(&self) -> Landings {
         self.landings

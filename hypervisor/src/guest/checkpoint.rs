@@ -2,7 +2,7 @@
 //! back to one runs forward again from there, so a debugger could step backwards.
 
 use super::board::Board;
-use super::digest::{Looked, StateDigest};
+use super::digest::Looked;
 use super::tape::{Here, Tape};
 use crate::arch::fpu::FpuState;
 use crate::arch::physical::Pages;
@@ -134,7 +134,7 @@ impl Checkpoint {
     /// See [`NoReturn`]; after [`NoReturn::Refused`], the virtual machine is worth nothing.
     pub fn restore(&self, board: &mut Board, on: &mut Active<'_>) -> Result<(), NoReturn> {
         let rest = self.rest.as_ref().ok_or(NoReturn::NotTaken)?;
-        on.restore(&rest.captured, &self.fpu);
+        on.restore(&rest.captured, Some(&self.fpu));
         self.put_memory_back(&mut board.vm);
         for ((room, disk), sum) in self.disks.iter().zip(&mut board.disks).zip(&rest.sums) {
             let length = disk.changeable().map_or(0, <[u8]>::len);

@@ -5,16 +5,12 @@ use super::board::Board;
 use super::digest::Whole;
 use super::replaying::Ended;
 use super::tape::Tape;
-use crate::machine_line;
 use crate::options::replay::{Plant, PlantPlace, Until};
 use crate::vcpu::Active;
-use replay::digest::findings::Findings;
-
-/// The general registers by number.
-const GENERAL: [&str; 16] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
-    "r15",
-];
+use crate::{machine_line, memory};
+use machine::computer::parts::FUNCTIONS;
+use replay::digest::{Findings, Register};
+use replay::log::entry::{Entry, Event};
 
 impl Board {
     /// Compares the whole state with what was recorded here. False: the replay ends here.
@@ -34,6 +30,9 @@ impl Board {
             Ok(findings) => {
                 let equal = findings.is_empty();
                 machine_line!("replay event=checkpoint number={number} equal={equal}");
+                if let Some(Entry { event: Event::End(_), .. }) = replaying.replayer.upcoming() {
+                    tell_unmarked(replaying.digest.unmarked(&self.vm));
+                }
                 if !equal {
                     tell(number, &findings);
                     replaying.end(Ended::Unequal { checkpoint: number });
@@ -105,11 +104,14 @@ impl Board {
 
     /// Flips a bit. False: there is no such place.
     fn plant(&mut self, on: &mut Active<'_>, plant: &Plant<'_>) -> bool {
+        // Putting a device's state back takes memory for a moment.
+        memory::resume_allocation();
         let done = match plant.place {
             PlantPlace::Memory(address) => self.flip_memory(address, plant.bit),
             PlantPlace::Register(name) => flip_register(on, name, plant.bit),
             PlantPlace::Device(name) => self.flip_device(name, plant.bit),
         };
+        memory::end_allocation();
         machine_line!("replay event=planted done={done} place={:?} bit={}", plant.place, plant.bit);
         done
     }
@@ -120,26 +122,53 @@ impl Board {
         ram.read(address, &mut byte).and_then(|()| ram.write(address, &[byte[0] ^ 1 << (bit & 7)])).is_ok()
     }
 
-    /// A bit of a field that may hold anything.
+    /// A bit of a field that may hold anything, or nearly.
     fn flip_device(&mut self, name: &str, bit: u8) -> bool {
         let mut state = self.computer.save();
-        let narrow = 1_u8 << (bit & 7);
+        let (narrow, wide) = (1_u8 << (bit & 7), 1_u64 << (bit & 31));
         match name {
+            "pic" => state.interrupts.pic.chips[0].imr ^= narrow,
+            "io-apic" => state.interrupts.io_apic.table[1] ^= wide & 0xFF,
+            "local-apic" => state.interrupts.local.task_priority ^= narrow,
+            "msrs" => state.msrs.tsc_adjust ^= wide,
             "uart" => state.uart.scratch ^= narrow,
+            "pit" => state.pit.channels[0].start ^= wide,
             "rtc" => state.rtc.ram[0x70] ^= narrow,
+            "pm" => state.pm.carries ^= wide,
+            "keyboard" => state.keyboard.ram[1] ^= narrow,
             "diagnostics" => state.diagnostics.post ^= narrow,
-            _ => return false,
+            "fw-cfg" => state.fw_cfg.offset ^= wide as u32,
+            "random" => state.random.set_word_pos(state.random.get_word_pos() ^ u128::from(wide)),
+            "pci" => state.pci.address ^= (wide as u32) & 0xFF00,
+            _ => {
+                // The cache line size, which is kept without effect.
+                let slot = FUNCTIONS.iter().position(|function| *function == name);
+                let Some(function) = slot.and_then(|slot| state.pci.slots.get_mut(slot)) else {
+                    return false;
+                };
+                function.header.registers[3] ^= u32::from(narrow);
+            }
         }
         self.computer.restore(state).is_ok()
     }
 }
 
 fn flip_register(on: &mut Active<'_>, name: &str, bit: u8) -> bool {
-    let Some(number) = GENERAL.iter().position(|known| *known == name) else { return false };
-    let number = number as u8;
-    let value = on.read_general(number);
-    on.write_general(number, 8, value ^ 1 << (bit & 63));
-    true
+    let Some(register) = Register::named(name) else { return false };
+    let mut captured = on.capture();
+    let done = captured.flip(register, bit.into());
+    if done {
+        on.restore(&captured, None);
+    }
+    done
+}
+
+/// Whether the last digest, which was kept up page by page, is that of memory as it is.
+fn tell_unmarked(pages: usize) {
+    if pages != 0 {
+        log::error!("{pages} pages have changed without being marked as written: a bug");
+        machine_line!("replay event=unmarked pages={pages}");
+    }
 }
 
 fn tell(checkpoint: u64, findings: &Findings) {

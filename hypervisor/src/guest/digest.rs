@@ -1,6 +1,5 @@
 //! The digest of the whole virtual machine, kept up: taken by the host that records, compared by the one that replays.
 
-use super::board::Board;
 use super::disks::MemoryDisk;
 use super::time::GuestTime;
 use crate::arch::physical::Pages;
@@ -73,11 +72,6 @@ impl StateDigest {
         })
     }
 
-    /// The state as it was when it was last looked at.
-    pub const fn own(&self) -> &Digest {
-        &self.own
-    }
-
     /// How the state was when it was last looked at.
     pub const fn looked(&self) -> Looked {
         Looked { own: self.own, recorded: self.recorded }
@@ -116,11 +110,11 @@ impl StateDigest {
         Ok(findings)
     }
 
-    /// Compares all of memory with what is kept of it: how many pages have changed without being marked as written. Anything
+    /// Right after [`StateDigest::check`]: compares all of memory with what is kept of it: how many pages have changed without being marked as written. Anything
     /// but 0 is a bug of the marking.
-    pub fn unmarked(&mut self, vm: &Vm) -> usize {
+    pub fn unmarked(&self, vm: &Vm) -> usize {
         let Self { memory, table, .. } = self;
-        let words = &*table.words_mut();
+        let words = table.words();
         vm.memory()
             .chunks_exact(FRAME as usize)
             .enumerate()
@@ -140,27 +134,7 @@ impl StateDigest {
         for (index, disk) in whole.disks.iter().enumerate() {
             own.set_part(Part::disk(index), disk.sum().hash());
         }
-        let clock = whole.time.clock();
-        own.set(Register::NmiDue, whole.nmi_due.into());
-        own.set(Register::Instructions, whole.time.instructions());
-        own.set(Register::Charged, whole.time.charged());
-        own.set(Register::ClockCount, clock.count);
-        own.set(Register::ClockNanoseconds, clock.nanoseconds);
-        own.set(Register::ClockFraction, clock.fraction.into());
-        own.set(Register::ClockRate, clock.rate);
-    }
-}
-
-impl Board {
-    /// The state, to be looked at.
-    pub fn whole(&mut self) -> Whole<'_> {
-        Whole {
-            computer: &self.computer,
-            vm: &mut self.vm,
-            disks: &self.disks,
-            time: &self.time,
-            nmi_due: self.nmi_due,
-        }
+        look_at_time(whole.time, whole.nmi_due, own);
     }
 }
 
@@ -194,4 +168,16 @@ impl Flavor for Hashing {
     fn finalize(self) -> postcard::Result<u64> {
         Ok(self.0.finish())
     }
+}
+
+/// Enters the guest's time, and whether an NMI waits, into a digest.
+pub fn look_at_time(time: &GuestTime, nmi_due: bool, digest: &mut Digest) {
+    let clock = time.clock();
+    digest.set(Register::NmiDue, nmi_due.into());
+    digest.set(Register::Instructions, time.instructions());
+    digest.set(Register::Charged, time.charged());
+    digest.set(Register::ClockCount, clock.count);
+    digest.set(Register::ClockNanoseconds, clock.nanoseconds);
+    digest.set(Register::ClockFraction, clock.fraction.into());
+    digest.set(Register::ClockRate, clock.rate);
 }

@@ -11,6 +11,7 @@ mod digest;
 mod disks;
 mod first_state;
 mod follow;
+mod inspection;
 mod journal;
 mod lead;
 mod operator;

@@ -111,6 +111,8 @@ impl fmt::Display for Ended {
 pub struct Replaying {
     /// The position in the log.
     pub replayer: Replayer<'static, Entries<'static>>,
+    /// The position before the first entry.
+    pub first: Replayer<'static, Entries<'static>>,
     /// How it has ended.
     pub ended: Option<Ended>,
     /// Checkpoints that were compared.
@@ -137,6 +139,7 @@ impl Replaying {
     ) -> Self {
         let now = time::now_ns();
         Self {
+            first: replayer.clone(),
             replayer,
             ended: None,
             checkpoints: 0,

@@ -2,7 +2,7 @@
 
 use super::board::{Board, reason};
 use super::build;
-use super::operator::Desk;
+use super::inspection;
 use super::tape::Tape;
 use crate::arch::cpu::{self, ExitCode};
 use crate::arch::time;
@@ -58,6 +58,9 @@ pub fn start(info: &BootInfo<'static>, options: &Options<'static>, protectable: 
         Tape::Replaying(replaying) => replaying.is_well(),
         _ => matches!(ended, reason::POWER_OFF | reason::KILLED | reason::RESET),
     };
+    if options.after != After::Exit && matches!(guest.board.tape, Tape::Replaying(_)) {
+        inspection::stay(&mut guest);
+    }
     end_run(options, if well { ExitCode::Success } else { ExitCode::ProofFailed });
 }
 
@@ -141,8 +144,7 @@ fn obey(board: &mut Board, active: &mut Active<'_>) -> Next {
             _ => {
                 time::wait_for_interrupt(None);
                 duties::take(duties::NETWORK);
-                let (exits, cycles) = active.costs();
-                terminal::serve(Some(&mut Desk { board, exits: &exits, cycles: &cycles }));
+                inspection::serve(board, active);
                 board.clear_stop();
                 if board.outside.power.take().is_some() {
                     return Next::Reset;

@@ -83,9 +83,9 @@ impl Active<'_> {
         }
     }
 
-    /// Puts everything back, with this x87, SSE and AVX state, a copy of what [`Active::fpu`] had then. Breakpoints and single-stepping of the
+    /// Puts everything back, with this x87, SSE and AVX state, a copy of what [`Active::fpu`] had then; None: it is as it was. Breakpoints and single-stepping of the
     /// hypervisor are off.
-    pub fn restore(&mut self, captured: &Captured, fpu: &FpuState) {
+    pub fn restore(&mut self, captured: &Captured, fpu: Option<&FpuState>) {
         self.clear_breakpoints();
         self.trap_instructions(false);
         self.set_state(&captured.state);

@@ -307,11 +307,13 @@ impl Active<'_> {
         msrs: [u64; processor::GUEST_MSRS.len()],
         debug: DebugState,
         xcr0: u64,
-        fpu: &FpuState,
+        fpu: Option<&FpuState>,
     ) {
         let vcpu = &mut *self.vcpu;
         (vcpu.guest_msrs, vcpu.debug, vcpu.xcr0) = (msrs, debug, xcr0);
-        vcpu.fpu.copy_from(fpu);
+        if let Some(fpu) = fpu {
+            vcpu.fpu.copy_from(fpu);
+        }
         self.reload_registers();
     }
 
