@@ -30,6 +30,16 @@ const QUICKER: u64 = 4;
 /// The fastest pace that is reckoned with where nothing is known of the host: 4 counts per nanosecond.
 const GUESS: u64 = NANOSECOND / 4;
 
+/// Binary digits of a rate and of a step: records are short then, and what is rounded off is made up for by the next.
+const RATE_DIGITS: u32 = 14;
+const STEP_DIGITS: u32 = 9;
+
+/// The number, rounded down to so many binary digits.
+const fn rounded(number: u64, digits: u32) -> u64 {
+    let excess = (u64::BITS - number.leading_zeros()).saturating_sub(digits);
+    number >> excess << excess
+}
+
 /// What the primary knows about real time.
 #[derive(Clone, Debug)]
 pub struct Steering {
@@ -91,7 +101,7 @@ impl Steering {
         } else {
             // No more than makes virtual time pass twice as fast as real time.
             let room = elapsed.saturating_mul(2).saturating_sub(now.saturating_sub(last.now));
-            behind.min(room).min(u64::from(MAX_STEP)) as u32
+            rounded(behind.min(room).min(u64::from(MAX_STEP)), STEP_DIGITS) as u32
         };
         // What the step adds is no progress of the time after it.
         self.last = Some(Look { now: now.saturating_add(u64::from(step)), ..look });
@@ -132,6 +142,6 @@ impl Steering {
             false => 65_536 - 57_344 * error / HORIZON,
         };
         let limit = self.fastest.saturating_mul(SPREAD).min(MAX_RATE);
-        (self.pace * share / 65_536).min(limit).max(MIN_RATE)
+        rounded((self.pace * share / 65_536).min(limit).max(MIN_RATE), RATE_DIGITS)
     }
 }

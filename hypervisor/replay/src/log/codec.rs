@@ -73,9 +73,6 @@ mod kind {
     pub const END: u8 = 15;
 }
 
-/// The rate that the first correction of a block is measured from: a nanosecond per count, 32.32 fixed point.
-const FIRST_RATE: u64 = 1 << 32;
-
 /// Why an entry cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodecError {
@@ -91,6 +88,8 @@ pub enum CodecError {
     NoPlace,
     /// A step of the clock of more than 32 bits.
     Step(u64),
+    /// A rate of the clock of more than 64 bits.
+    Rate,
     /// A word that is not UTF-8.
     Text,
 }
@@ -111,9 +110,36 @@ impl fmt::Display for CodecError {
             Self::Flags(flags) => write!(f, "flags {flags:#04x} have no meaning"),
             Self::NoPlace => f.write_str("the first entry of a block refers to the place of one before"),
             Self::Step(step) => write!(f, "a step of the clock of {step} ns"),
+            Self::Rate => f.write_str("a rate of the clock of more than 64 bits"),
             Self::Text => f.write_str("a word that is not UTF-8"),
         }
     }
+}
+
+/// A rate: how many zeros its binary digits end with, and the number before them. Rates are rounded, so that is short.
+fn put_rate(out: &mut Out<'_>, rate: u64) -> Result<(), NoRoom> {
+    let zeros = rate.trailing_zeros() & 63;
+    out.byte(zeros as u8)?;
+    out.varint(rate >> zeros)
+}
+
+fn take_rate(input: &mut In<'_>) -> Result<u64, CodecError> {
+    let zeros = u32::from(input.byte()?);
+    let digits = input.varint()?;
+    if zeros > digits.leading_zeros() || zeros > 63 { Err(CodecError::Rate) } else { Ok(digits << zeros) }
+}
+
+/// A step, in the same manner, in one number.
+fn put_step(out: &mut Out<'_>, step: u32) -> Result<(), NoRoom> {
+    let zeros = u64::from(step.trailing_zeros() & 31);
+    out.varint(u64::from(step) >> zeros << 5 | zeros)
+}
+
+fn take_step(input: &mut In<'_>) -> Result<u32, CodecError> {
+    let number = input.varint()?;
+    let (digits, zeros) = (number >> 5, number & 31);
+    let step = u32::try_from(digits).ok().filter(|digits| u64::from(digits.leading_zeros()) >= zeros);
+    step.map(|digits| digits << zeros).ok_or(CodecError::Step(number))
 }
 
 /// What entries are measured from.
@@ -123,7 +149,6 @@ pub struct Codec {
     exits: u64,
     /// The last RIP of the lower and of the upper half.
     rip: [u64; 2],
-    rate: u64,
     last: Option<(Place, u8)>,
 }
 
@@ -131,7 +156,7 @@ impl Codec {
     /// At the beginning of a block with this mark.
     #[must_use]
     pub const fn new(mark: &Mark) -> Self {
-        Self { n: mark.n, exits: mark.exits, rip: [0; 2], rate: FIRST_RATE, last: None }
+        Self { n: mark.n, exits: mark.exits, rip: [0; 2], last: None }
     }
 
     /// Writes an entry. When it does not fit, what was written is to be dropped, and the codec is as before.
@@ -192,9 +217,8 @@ impl Codec {
         match *event {
             Event::Look(None) | Event::PowerButton | Event::Reset => Ok(()),
             Event::Look(Some(Correction { rate, step })) => {
-                out.varint(zigzag(rate.wrapping_sub(self.rate)))?;
-                self.rate = rate;
-                out.varint(u64::from(step))
+                put_rate(out, rate)?;
+                put_step(out, step)
             }
             Event::WakeAfterDue(ns) | Event::Wake(ns) => out.varint(ns),
             Event::Console(bytes) | Event::SideConsole(bytes) | Event::Checkpoint(bytes) => out.string(bytes),
@@ -251,10 +275,8 @@ impl Codec {
         Ok(match number {
             kind::LOOK => Event::Look(None),
             kind::CORRECT => {
-                self.rate = self.rate.wrapping_add(unzigzag(input.varint()?));
-                let step = input.varint()?;
-                let step = u32::try_from(step).map_err(|_| CodecError::Step(step))?;
-                Event::Look(Some(Correction { rate: self.rate, step }))
+                let (rate, step) = (take_rate(input)?, take_step(input)?);
+                Event::Look(Some(Correction { rate, step }))
             }
             kind::WAKE_AFTER_DUE => Event::WakeAfterDue(input.varint()?),
             kind::WAKE => Event::Wake(input.varint()?),
