@@ -78,7 +78,9 @@ fn every_replay_is_the_recorded_execution() {
     // Every kind at every kind of point.
     for kind in KINDS {
         for place in BETWEEN.into_iter().chain(["exit"]) {
-            assert!(met.contains_key(&(kind, place)), "no {kind} {place}");
+            // What is due at an exit is done there without an entry.
+            let never = (kind, place) == ("look", "exit");
+            assert!(met.contains_key(&(kind, place)) != never, "{kind} {place}");
         }
     }
     for kind in ["wake", "wake-after-due", "console", "frame", "power-button"] {
@@ -167,10 +169,8 @@ fn changed_entries_are_noticed() {
                     entry.check ^= 1 << rng.below(8);
                     2
                 }
-                (
-                    _,
-                    Event::Frame { .. } | Event::Console(_) | Event::SideConsole(_) | Event::Look(Some(_)),
-                ) => {
+                // A correction that is left out can be made good by the next; bytes cannot.
+                (_, Event::Frame { .. } | Event::Console(_) | Event::SideConsole(_)) => {
                     changed.remove(at);
                     3
                 }
