@@ -84,6 +84,7 @@ extern "C" fn on_own_stack() -> ! {
     let proof = proof::run(options);
     vmm::end_if_refused(ability, options);
     proof::end_if_failed(proof, options);
+    logging::trial::run_if_wanted(info, options);
     guest::start(info, options, proof == proof::Outcome::Holds);
     ending::end(options)
 }

@@ -16,6 +16,9 @@ const MAX_NOTES: usize = 16;
 /// The port of the only exit device that is known.
 const EXIT_PORT: u64 = 0xF4;
 
+/// The most MiB that a trial of the logging channel sends.
+const MAX_TRIAL: u64 = 1 << 16;
+
 /// What to do when the boot work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
@@ -132,6 +135,8 @@ pub struct Options<'a> {
     /// Seed of differences between this host and others, which a replay must not see: when the host's own timers run out, when
     /// it is interrupted, which of the guest's memory is mapped. For tests.
     pub variation: Option<u64>,
+    /// Instead of the guest: so many MiB of a pattern to the log's receiver.
+    pub log_trial: Option<u32>,
     /// What a replay is told.
     pub replay: ReplayOptions<'a>,
     /// Words not known.
@@ -154,6 +159,7 @@ impl Default for Options<'_> {
             crash: None,
             apic: ApicMode::Auto,
             variation: None,
+            log_trial: None,
             replay: ReplayOptions::default(),
             unknown: Vec::new(),
             bad: Vec::new(),
@@ -214,6 +220,10 @@ impl<'a> Options<'a> {
             ),
             "variation" => {
                 put(&mut self.variation, value.and_then(number).map(Some), "a number, decimal or 0x")
+            }
+            "log-trial" => {
+                let mib = value.and_then(number).filter(|mib| (1..=MAX_TRIAL).contains(mib));
+                put(&mut self.log_trial, mib.map(|mib| Some(mib as u32)), "a number of MiB from 1 to 65536")
             }
             "until" => put(
                 &mut self.replay.until,
@@ -314,13 +324,13 @@ mod tests {
     fn every_word_is_understood() {
         let o = parse(
             "exit-port=0xf4 log=trace after=poweroff proof=long seed=0x10 landings=1000 json name=host-a.lab \
-             crash=df apic=xapic variation=5 until=entry:3 plant=memory:4096:1@2 restore=1:2",
+             crash=df apic=xapic log-trial=4 variation=5 until=entry:3 plant=memory:4096:1@2 restore=1:2",
         );
         assert!(o.unknown.is_empty() && o.bad.is_empty(), "{o:?}");
         assert!(o.exit_port && o.json);
         assert_eq!((o.log, o.after, o.proof), (LevelFilter::Trace, After::PowerOff, Proof::Long));
         assert_eq!((o.seed, o.landings, o.name), (16, Some(1000), "host-a.lab"));
-        assert_eq!((o.crash, o.apic), (Some(Crash::DoubleFault), ApicMode::XApic));
+        assert_eq!((o.crash, o.apic, o.log_trial), (Some(Crash::DoubleFault), ApicMode::XApic, Some(4)));
     }
 
     #[test]
@@ -356,6 +366,7 @@ mod tests {
             "name=",
             "name=a_b",
             "crash=boom",
+            "log-trial=0",
             "apic=x2",
             "variation=",
             "until=3",

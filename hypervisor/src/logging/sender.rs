@@ -205,6 +205,11 @@ impl LogSender {
         buffer.is_empty() && self.stack.unacknowledged() == 0 && self.stack.state() != State::Lost
     }
 
+    /// Bytes that the receiver has acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.stack.counters().sent_bytes - self.stack.unacknowledged() as u64
+    }
+
     /// Whether bytes can pass.
     pub fn is_connected(&self) -> bool {
         self.stack.state() == State::Connected
