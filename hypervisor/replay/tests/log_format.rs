@@ -478,3 +478,72 @@ fn frames_cost_little_beside_their_bytes() {
     }));
     assert!(bytes * 100 <= frames * 1500 * 102, "{bytes} bytes");
 }
+
+/// The worked example of docs/log-format.md.
+fn example() -> Vec<u8> {
+    let between = |n, rip, rcx| Place::Between {
+        point: Point { n, rip, rcx },
+        repeating: rcx != 0,
+        breakpoint: rcx == 0,
+    };
+    let look = Event::Look(Some(Correction { rate: 5 << 31, step: 1000 }));
+    let at = |place, check, event| Entry { place, check, event };
+    let tick = between(1_000_000, 0xFFFF_FFFF_8100_0010, 0);
+    let entries = [
+        at(Place::Exit(3), 0x5E, Event::Console(b"a")),
+        at(tick, 0, Event::Look(None)),
+        at(tick, 0, look),
+        at(Place::Halted(9), 0x21, Event::WakeAfterDue(0)),
+        at(Place::Halted(9), 0x21, Event::Frame { device: 0, frame: &[1, 2, 3, 4] }),
+        at(between(1_000_500, 0x40_1000, 7), 0, Event::Look(None)),
+        at(Place::Exit(12), 7, Event::End("off")),
+    ];
+    let mut modules = Modules::default();
+    modules.push(Module::of("k", b"123456789")).unwrap();
+    let header = Header {
+        kernel: "0.1.0",
+        config: "x",
+        modules,
+        profile: Profile { name: "v3", hash: 0x0123_4567_89AB_CDEF },
+        signature: 0x000A_0655,
+        memory: 64 << 20,
+        seed: [0x11; 32],
+        wall_clock: 1_700_000_000,
+        rate: 1 << 32,
+        paging: Paging::Strict,
+        checkpoint: 2000,
+    };
+    let mut writer = Writer::new(vec![0; BUFFER]).unwrap();
+    let mut log = writer.begin(&header).unwrap().to_vec();
+    entries.iter().for_each(|entry| writer.entry(entry).unwrap());
+    let end = Mark { n: 1_000_700, exits: 12, virtual_ns: 5_000_000 };
+    log.extend_from_slice(writer.close(&end).unwrap());
+    log.extend_from_slice(writer.end(&end));
+    log
+}
+
+#[test]
+fn the_specification_has_the_example_right() {
+    let text = include_str!("../../../docs/log-format.md");
+    let fenced = text.split("```").skip(1).step_by(2).find_map(|block| block.strip_prefix("hex\n"));
+    let digits = |line: &str| line.split("  ").next().unwrap_or_default().replace(' ', "");
+    let written: String = fenced.expect("a block of hex").lines().map(digits).collect();
+    let bytes: String = example().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(written, bytes);
+    Log::open(&example()).unwrap();
+}
+
+#[test]
+fn the_specification_names_all_numbers() {
+    let text = include_str!("../../../docs/log-format.md");
+    for (name, value) in
+        [("bytes of a body", 32 * 1024), ("modules", MODULES_MAX), ("bytes before the first block", PREAMBLE)]
+    {
+        assert!(text.contains(&value.to_string()), "{name}: {value}");
+    }
+    for kind in 1..=4 {
+        assert!(text.contains(&format!("| {kind} |")) && Kind::of(kind).is_some());
+    }
+    assert!(Kind::of(5).is_none() && Kind::of(0).is_none());
+    assert!(text.contains(&format!("`{START:02x}`")));
+}
