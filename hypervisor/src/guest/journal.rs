@@ -17,8 +17,8 @@ const LOG_BUFFER: usize = 2 << 20;
 /// The guest stands still while the log buffer has less room than this, bytes: one exit can bring in that much at most.
 const ROOM: usize = 256 << 10;
 
-/// A block is closed when it has so many bytes: a frame full.
-const BLOCK_BYTES: usize = 1400;
+/// A block is closed when it has so many bytes: what a block has beside its entries is then little, also beside frames.
+const BLOCK_BYTES: usize = 8 << 10;
 
 /// A block is closed when its first entry is so old, nanoseconds of the host.
 const BLOCK_AGE: u64 = 100_000_000;
