@@ -11,7 +11,7 @@ use serde::Serialize;
 use vm_config::Paging;
 
 use super::guests::Guest;
-use super::{RecordOptions, Recording, ReplayOptions, Verdict, lines, record, replay, sidecar};
+use super::{Kind, RecordOptions, Recording, ReplayOptions, Verdict, lines, record, replay, sidecar};
 use crate::emulator::Knobs;
 use crate::paths;
 use crate::switch::rng::Rng;
@@ -272,7 +272,8 @@ impl Campaign {
 /// # Errors
 /// What differs first.
 pub fn same(recording: &Recording, verdict: &Verdict) -> Result<()> {
-    verdict.check()?;
+    let dir = verdict.outcome.dir.display();
+    ensure!(verdict.kind == Kind::Equal, "{} (files in {dir})", verdict.sentence());
     let (recorded, replayed) = (&recording.outcome.console, &verdict.outcome.console);
     let fingerprint = lines::fingerprint(recorded).context("the recorded guest gave no fingerprint")?;
     ensure!(

@@ -97,7 +97,9 @@ fn is_ours(line: &str) -> bool {
     ];
     let logged = || {
         let words = line.split_once("] cpu").map(|(_, rest)| rest.split_whitespace());
-        words.and_then(|mut words| words.nth(1)).is_some_and(|word| LEVELS.contains(&word))
+        words
+            .and_then(|mut words| words.nth(1))
+            .is_some_and(|word| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level)))
     };
     marks.iter().any(|mark| line.contains(mark)) || logged()
 }
