@@ -21,6 +21,7 @@ pub mod input;
 pub mod interrupts;
 pub mod load;
 pub mod output;
+pub mod paging;
 pub mod pci;
 pub mod ram;
 pub mod virtio;

@@ -8,7 +8,7 @@
 //! Not done here, the caller knows more: counting the retired instruction, ending the shadow of STI or MOV SS after
 //! [`Outcome::Done`], data breakpoints of DR0 to DR3, the single-step trap that is asked for.
 
-mod alu;
+pub(crate) mod alu;
 mod branch;
 mod decode;
 mod execute;
