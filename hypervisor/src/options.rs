@@ -58,6 +58,29 @@ pub enum Proof {
     Long,
 }
 
+/// How a guest's paging is dealt with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PagingMode {
+    /// Not at all.
+    #[default]
+    Plain,
+    /// Accessed and dirty bits are the processor's; page faults that another host would not have are swallowed.
+    Fast,
+    /// Accessed and dirty bits are the hypervisor's.
+    Strict,
+}
+
+impl PagingMode {
+    /// The word of the command line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            PagingMode::Plain => "plain",
+            PagingMode::Fast => "fast",
+            PagingMode::Strict => "strict",
+        }
+    }
+}
+
 /// A way to crash on purpose, to test the last words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
@@ -139,6 +162,8 @@ pub struct Options<'a> {
     pub log_trial: Option<u32>,
     /// What a replay is told.
     pub replay: ReplayOptions<'a>,
+    /// How the guest's paging is dealt with, whatever the configuration says.
+    pub paging: Option<PagingMode>,
     /// Words not known.
     pub unknown: Vec<&'a str, MAX_NOTES>,
     /// Words with bad values.
@@ -161,6 +186,7 @@ impl Default for Options<'_> {
             variation: None,
             log_trial: None,
             replay: ReplayOptions::default(),
+            paging: None,
             unknown: Vec::new(),
             bad: Vec::new(),
         }
@@ -241,6 +267,7 @@ impl<'a> Options<'a> {
                 "C:D, two numbers of checkpoints, C before D",
             ),
             "apic" => put(&mut self.apic, value.and_then(apic), "auto or xapic"),
+            "paging" => put(&mut self.paging, value.and_then(paging).map(Some), "plain, fast or strict"),
             _ => None,
         }
     }
@@ -299,6 +326,10 @@ fn crash(value: &str) -> Option<Crash> {
         "guest" => Crash::Guest,
         _ => return None,
     })
+}
+
+fn paging(value: &str) -> Option<PagingMode> {
+    [PagingMode::Plain, PagingMode::Fast, PagingMode::Strict].into_iter().find(|mode| mode.word() == value)
 }
 
 fn apic(value: &str) -> Option<ApicMode> {

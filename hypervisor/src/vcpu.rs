@@ -210,6 +210,15 @@ pub trait Machine {
         let _ = on;
         Verdict::Stop(Stop::EptMisconfiguration(guest_physical))
     }
+    /// CR0, CR3 or CR4 was written, as far as that exits. `loaded` is what CR3 was loaded with.
+    fn paging_changed(&mut self, on: &mut Active<'_>, loaded: Option<u64>) {
+        let _ = (on, loaded);
+    }
+    /// A page fault that exited: the linear address, the error code. None: it is the guest's.
+    fn page_fault(&mut self, on: &mut Active<'_>, linear: u64, code: u32) -> Option<Verdict> {
+        let _ = (on, linear, code);
+        None
+    }
     /// Something came for the host (and was served), or the preemption timer, the trap flag or a window that the machine
     /// has asked for.
     fn host_event(&mut self, on: &mut Active<'_>, exit: &Exit) -> Verdict;
@@ -267,7 +276,10 @@ fn handle<M: Machine>(on: &mut Active<'_>, machine: &mut M, exit: &Exit) -> Verd
         Exit::Exception(exception) => match serve_host(exit) {
             true => machine.host_event(on, exit),
             false if on.is_own_breakpoint(&exception) => machine.host_event(on, exit),
-            false => exception_of_guest(on, exception),
+            false => match page_fault(on, machine, &exception) {
+                Some(verdict) => verdict,
+                None => exception_of_guest(on, exception),
+            },
         },
         Exit::MonitorTrapFlag | Exit::PreemptionTimer | Exit::InterruptWindow | Exit::NmiWindow => {
             machine.host_event(on, exit)
@@ -322,6 +334,16 @@ fn exception_of_guest(on: &mut Active<'_>, exception: Exception) -> Verdict {
         _ => {}
     }
     reflect(on, exception.event)
+}
+
+/// A page fault that exited may be the host's business.
+fn page_fault<M: Machine>(on: &mut Active<'_>, machine: &mut M, exception: &Exception) -> Option<Verdict> {
+    match exception.event {
+        Event { vector: 14, kind: EventKind::HardwareException, error_code: Some(code), .. } => {
+            machine.page_fault(on, exception.qualification, code)
+        }
+        _ => None,
+    }
 }
 
 /// A fault: neither a trap (#BP, #OF), nor an abort (#DF, #MC), nor #DB, which can be either.

@@ -81,18 +81,42 @@ pub mod mark {
 pub struct Marks<'a> {
     /// A byte of [`mark`]s for each page of 4 KiB, in the order of the RAM's bytes.
     pub pages: &'a mut [u8],
-    /// Set when a page marked as [`mark::TABLE`] was written.
-    pub table_written: &'a mut bool,
+    /// Pages marked as [`mark::TABLE`] that were written.
+    pub tables_written: &'a mut TablesWritten,
+}
+
+/// Whether the host has written to paging structures of the guest's that are watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TablesWritten {
+    /// To none.
+    #[default]
+    None,
+    /// To this page.
+    One(usize),
+    /// To several.
+    Several,
+}
+
+impl TablesWritten {
+    fn add(&mut self, page: usize) {
+        *self = match *self {
+            Self::None => Self::One(page),
+            Self::One(other) if other == page => Self::One(page),
+            _ => Self::Several,
+        };
+    }
 }
 
 impl Marks<'_> {
     /// These bytes of RAM (not none) are written.
     #[inline]
     fn written(&mut self, place: &Range<usize>) {
-        let last = place.end.saturating_sub(1) >> 12;
-        for page in self.pages.get_mut(place.start >> 12..=last).unwrap_or_default() {
+        let (first, last) = (place.start >> 12, place.end.saturating_sub(1) >> 12);
+        for (number, page) in self.pages.get_mut(first..=last).unwrap_or_default().iter_mut().enumerate() {
             *page |= mark::DIRTY;
-            *self.table_written |= *page & mark::TABLE != 0;
+            if *page & mark::TABLE != 0 {
+                self.tables_written.add(first + number);
+            }
         }
     }
 }
@@ -219,8 +243,9 @@ mod tests {
     #[test]
     fn what_is_written_is_marked() {
         let (mut bytes, mut pages) = (vec![0; 0x5000], [0, 0, mark::TABLE, 0, 0]);
-        let mut table_written = false;
-        let mut ram = Ram::marked(&mut bytes, Marks { pages: &mut pages, table_written: &mut table_written });
+        let mut tables_written = TablesWritten::None;
+        let mut ram =
+            Ram::marked(&mut bytes, Marks { pages: &mut pages, tables_written: &mut tables_written });
         ram.write(0xfff, &[1]).expect("inside");
         ram.write(0x2000, &[]).expect("inside");
         ram.write(0x2fff, &[0; 2]).expect("inside");
@@ -228,7 +253,7 @@ mod tests {
         let mut read = [0; 4];
         ram.read(0x4000, &mut read).expect("inside");
         assert_eq!(pages, [mark::DIRTY, 0, mark::TABLE | mark::DIRTY, mark::DIRTY, 0]);
-        assert!(table_written);
+        assert_eq!(tables_written, TablesWritten::One(2));
     }
 
     #[test]

@@ -155,9 +155,8 @@ impl World {
     }
 
     fn random_linear(&self, random: &mut Random) -> u64 {
-        let linear = (1..=self.format.top()).fold(0, |linear, level| {
-            linear | (self.random_index(random) as u64) << self.format.shift(level)
-        });
+        let linear = (1..=self.format.top())
+            .fold(0, |linear, level| linear | (self.random_index(random) as u64) << self.format.shift(level));
         match self.format {
             Format::FourLevel { .. } => ((linear << 16) as i64 >> 16) as u64,
             Format::Pae => linear | random.below(4) << 30,
@@ -194,8 +193,7 @@ impl World {
         let mut entries = [0; 4];
         if self.format == Format::Pae {
             entries = [0, 1, 2, 3].map(|_| if random.chance(70) { random.below(12) << 12 | 1 } else { 0 });
-            self.tops =
-                entries.map(|e| if e == 0 { u32::MAX } else { (e >> 12) as u32 }).to_vec();
+            self.tops = entries.map(|e| if e == 0 { u32::MAX } else { (e >> 12) as u32 }).to_vec();
         } else {
             self.tops = vec![page];
         }
@@ -253,16 +251,19 @@ impl World {
         for (linear, (entry, pages)) in &machine.cached {
             let now = machine.walk(self.format, &self.tops, *linear);
             // Bits that are set, and those that nothing depends on, may differ.
-            let same = now.as_ref().is_some_and(|(now, through)| {
-                !Format::outdates(*entry, *now) && through == pages
-            });
+            let same = now
+                .as_ref()
+                .is_some_and(|(now, through)| !Format::outdates(*entry, *now) && through == pages);
             assert!(same, "{linear:#x} is cached as {entry:#x} through {pages:?}, and now {now:x?}");
         }
         for page in 0..PAGES {
             let (watched, table) = (machine.watched.contains(&page), self.tracker.is_table(page));
             assert_eq!(watched, table && !self.tracker.is_open(page), "page {page}");
         }
-        assert_eq!(self.tracker.counters().tables as usize, (0..PAGES).filter(|p| self.tracker.is_table(*p)).count());
+        assert_eq!(
+            self.tracker.counters().tables as usize,
+            (0..PAGES).filter(|p| self.tracker.is_table(*p)).count()
+        );
     }
 
     /// With nothing open and only the current root known, exactly its tables are watched.
@@ -369,12 +370,13 @@ fn a_linux_keeps_its_roots() {
     for root in 0..8_u64 {
         assert!(world.tracker.enter(root << 12), "root {root}");
     }
-    // The process of root 0 is not running, and its tables are torn down: after the second write they are its own again.
+    // The process of root 0 is not running any more, and a page of its tables is used for something else.
     world.cr3 = 7 << 12;
     world.tops = vec![7];
     world.write(8, 5, 0x9067, true);
     assert!(world.tracker.is_table(8));
-    world.write(8, 6, 0x9067, true);
+    world.write(8, 6, 0x9067, false);
     assert!(!world.tracker.is_table(8) && !world.tracker.is_table(0));
     assert!(world.tracker.is_table(20), "the kernel's half stays");
+    assert!(world.tracker.is_table(9), "and so does another process");
 }

@@ -245,6 +245,22 @@ pub fn invalidate_vpid(vpid: u16) {
     assert!(result.is_ok(), "INVVPID {vpid}: {result:?}");
 }
 
+/// Drops the translations of one linear address (canonical) of a VPID, on this processor, which has that kind of INVVPID.
+pub fn invalidate_address(vpid: u16, linear: u64) {
+    assert_root();
+    // SAFETY: in VMX root operation; the caller has looked at the capabilities.
+    let result = unsafe { instructions::invvpid(vpid, VpidScope::Address(linear)) };
+    assert!(result.is_ok(), "INVVPID {vpid} {linear:#x}: {result:?}");
+}
+
+/// Drops all translations of a VPID but the global ones, on this processor, which has that kind of INVVPID.
+pub fn invalidate_vpid_keeping_globals(vpid: u16) {
+    assert_root();
+    // SAFETY: in VMX root operation; the caller has looked at the capabilities.
+    let result = unsafe { instructions::invvpid(vpid, VpidScope::SingleKeepingGlobals) };
+    assert!(result.is_ok(), "INVVPID {vpid}, not the globals: {result:?}");
+}
+
 /// Runs the host's NMI handler after an exit by NMI: its IRET ends the blocking of NMIs that the exit began.
 pub fn deliver_nmi() {
     // SAFETY: vector 2 has a gate and a stack of its own.

@@ -5,6 +5,7 @@ use super::bus::BoardBus;
 use super::disks::MemoryDisk;
 use super::follow::Gear;
 use super::outside::Outside;
+use super::paging::Paging;
 use super::tape::{Here, Tape};
 use super::time::GuestTime;
 use super::variation::Variation;
@@ -65,6 +66,8 @@ pub struct Board {
     pub computer: Computer,
     /// Its memory.
     pub vm: Vm,
+    /// How its paging is dealt with.
+    pub paging: Paging,
     /// Its time.
     pub time: GuestTime,
     /// What is outside.
@@ -134,6 +137,7 @@ impl Board {
             name: name.into(),
             computer,
             vm,
+            paging: Paging::default(),
             time,
             outside,
             disks,
@@ -197,6 +201,7 @@ impl Board {
         self.starved = 0;
         on.request_nmi_window(false);
         on.request_interrupt_window(false);
+        self.begin_paging(on);
         self.set_alarm(on, self.time.now());
         if let Some(variation) = &mut self.variation {
             variation.interrupt_soon();
@@ -324,6 +329,9 @@ impl Machine for Board {
             return verdict;
         }
         self.time.set_emulated(on.emulated());
+        if self.tables_written() {
+            self.rebuild_paging(on);
+        }
         if self.halt_again {
             // Back into HLT first: the guest is still there.
             return Verdict::Resume;
@@ -422,12 +430,8 @@ impl Machine for Board {
     }
 
     fn ept_violation(&mut self, on: &mut Active<'_>, violation: &EptViolation) -> Verdict {
-        if let Some(page) = self.vm.page_of(violation.guest_physical)
-            && let Some(pages) = self.vm.pages_mut()
-        {
-            // RAM that is kept track of.
-            pages.touched(page, violation.write);
-            return Verdict::Resume;
+        if let Some(verdict) = self.page_violation(on, violation) {
+            return verdict;
         }
         // Device memory: nothing else is left.
         self.begin_exit();
@@ -440,6 +444,14 @@ impl Machine for Board {
             return Verdict::Stop(Stop::Named(reason::DELIVERY));
         }
         self.emulate(on, Cause::Memory)
+    }
+
+    fn paging_changed(&mut self, on: &mut Active<'_>, loaded: Option<u64>) {
+        self.follow_paging(on, loaded);
+    }
+
+    fn page_fault(&mut self, on: &mut Active<'_>, linear: u64, code: u32) -> Option<Verdict> {
+        self.check_page_fault(on, linear, code)
     }
 
     fn host_event(&mut self, on: &mut Active<'_>, exit: &Exit) -> Verdict {

@@ -7,6 +7,7 @@ use super::disks::MemoryDisk;
 use super::first_state;
 use super::journal::Journal;
 use super::outside::{MAX_NETWORKS, Outside};
+use super::paging::Paging;
 use super::recording::Recording;
 use super::replaying::Replaying;
 use super::run::Guest;
@@ -18,7 +19,7 @@ use crate::arch::{cpu, physical, rtc, time};
 use crate::bridge::{self, Bridge};
 use crate::logging::{self, LogSender};
 use crate::memory::OutOfFrames;
-use crate::options::Options;
+use crate::options::{Options, PagingMode};
 use crate::proof;
 use crate::vcpu::{Active, Vcpu};
 use crate::vmm::processors;
@@ -299,6 +300,21 @@ impl Plan {
         Ok(Tape::Recording(Box::new(Recording::new(journal, digest, record.checkpoint))))
     }
 
+    /// How the guest's paging is dealt with: as in the recording, or as the configuration has it.
+    fn paging(&self) -> PagingMode {
+        match (&self.log, &self.config.record) {
+            (Some(log), _) => match log.header().paging {
+                log_header::Paging::Strict => PagingMode::Strict,
+                log_header::Paging::Fast => PagingMode::Fast,
+            },
+            (None, Some(record)) => match record.paging {
+                vm_config::Paging::Strict => PagingMode::Strict,
+                vm_config::Paging::Fast => PagingMode::Fast,
+            },
+            (None, None) => PagingMode::Plain,
+        }
+    }
+
     /// The digest of the whole state, which has all memory kept track of from now on.
     fn digest(&self, vm: &mut Vm, paging: log_header::Paging) -> Result<StateDigest, BuildError> {
         vm.track(true)?;
@@ -430,6 +446,7 @@ pub fn build(plan: Plan, exact: bool, options: &Options<'static>) -> Result<Gues
     let caps = processors::capabilities().ok_or(BuildError::NoVmx)?;
     plan.profile.check(cpu::cpuid)?;
     let mut vm = Vm::new(plan.config.vm.memory.bytes, caps.ept_vpid)?;
+    let paging = Paging::new(options.paging.unwrap_or(plan.paging()), &mut vm, caps.ept_vpid.pages_2m())?;
     if let Some(rom) = plan.file(vm_config::Role::Firmware) {
         // The loader knows best what is wrong with an image.
         plan.load(&mut vm.ram(), [0; 32])?;
@@ -444,6 +461,7 @@ pub fn build(plan: Plan, exact: bool, options: &Options<'static>) -> Result<Gues
     let computer = plan.computer(plan.seed);
     let mut board = Board::new(&plan.config.vm.name, computer, vm, time, outside, disks, hertz);
     board.tape = tape;
+    board.paging = paging;
     if !matches!(board.tape, Tape::Off) {
         board.disks.iter_mut().for_each(MemoryDisk::track);
     }

@@ -79,13 +79,15 @@ impl Board {
             // The window that was asked for opens right here: a replay is at that exit before it could stop for this entry.
             return false;
         }
-        if !on.repeats() {
+        let unfinished = self.paging.is_unfinished(self.time.instructions(), on);
+        if !on.repeats() && !unfinished {
             return true;
         }
         // Within a REP; its end is the better place: on the way to this one, a replay would have to step.
         let now = time::now_ns();
         let until = left_behind.unwrap_or(now + REP_PATIENCE);
-        if now >= until {
+        // Where a bit was set for an instruction that is not through, there is no choice.
+        if now >= until && !unfinished {
             return true;
         }
         self.leaves_rep = Some(until);

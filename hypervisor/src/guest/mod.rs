@@ -16,6 +16,7 @@ mod journal;
 mod lead;
 mod operator;
 mod outside;
+pub mod paging;
 mod recording;
 mod replaying;
 mod run;

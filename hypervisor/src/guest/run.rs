@@ -175,6 +175,7 @@ fn say_end(guest: &Guest, why: &str) {
         strays.memory,
         strays.msrs
     );
+    board.paging.say();
     let rows = guest.vcpu.counts().iter().zip(guest.vcpu.cycles()).enumerate();
     for (number, (count, cycles)) in rows.filter(|(_, (count, _))| **count != 0) {
         let reason = vmx::exit::reason_name(number as u16);

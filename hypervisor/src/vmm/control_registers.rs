@@ -24,6 +24,10 @@ pub fn access<M: Machine>(on: &mut Active<'_>, machine: &mut M, access: CrAccess
             on.write_general(to, 8, machine.task_priority().into());
             Ok(())
         }
+        CrAccess::Write { register: 3, from } => {
+            let value = operand(on, from);
+            return write_cr3(on, machine, value);
+        }
         CrAccess::Write { register: 0, from } => {
             let value = operand(on, from);
             write_cr0(on, machine, value)
@@ -43,6 +47,23 @@ pub fn access<M: Machine>(on: &mut Active<'_>, machine: &mut M, access: CrAccess
         }
         other => return Verdict::Stop(Stop::Unsupported(Exit::ControlRegister(other))),
     };
+    done(on, result)
+}
+
+/// MOV to CR3, where the host wants to know of it.
+fn write_cr3<M: Machine>(on: &mut Active<'_>, machine: &mut M, value: u64) -> Verdict {
+    let old = on.paging();
+    let result = registers::write_cr3(&old, value, on.limits()).and_then(|change| {
+        if change.load_pdptes {
+            load_pdptes(on, machine, change.paging.cr3)?;
+        }
+        on.vmcs_mut().write(fields::GUEST_CR3, change.paging.cr3);
+        if change.flush {
+            on.flush_keeping_globals();
+        }
+        machine.paging_changed(on, Some(value));
+        Ok(())
+    });
     done(on, result)
 }
 
@@ -97,6 +118,7 @@ pub fn carry_out<M: Machine>(
     if change.flush {
         on.flush();
     }
+    machine.paging_changed(on, None);
     Ok(())
 }
 
@@ -167,6 +189,11 @@ impl Active<'_> {
             code_64: self.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0,
             task_16: self.vmcs().read(fields::GUEST_TR_ACCESS_RIGHTS) & 15 == BUSY_16_BIT_TSS,
         }
+    }
+
+    /// What PAE paging keeps of the four top entries.
+    pub fn pdptes(&self) -> [u64; 4] {
+        PDPTES.map(|field| self.vmcs().read(field))
     }
 
     /// CR0 as the guest reads it.

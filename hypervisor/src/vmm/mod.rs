@@ -6,6 +6,7 @@ pub mod debug_registers;
 pub mod dump;
 pub mod emulated;
 pub mod pages;
+pub mod paging_controls;
 pub mod processors;
 pub mod setup;
 pub mod tables;

@@ -5,7 +5,7 @@
 
 use crate::arch::physical::Pages;
 use crate::memory::{FRAME, OutOfFrames, Zone};
-use machine::ram::{Marks, mark};
+use machine::ram::{Marks, TablesWritten, mark};
 use vmx::ept::{self, Attributes, ENTRIES, Permissions};
 
 /// Pages in a region: what one table of 4-KByte pages maps.
@@ -20,7 +20,7 @@ pub struct TrackedPages {
     host: u64,
     count: usize,
     marks: Pages,
-    table_written: bool,
+    tables_written: TablesWritten,
     /// An entry for each page.
     leaves: Pages,
     /// An entry for each region.
@@ -58,7 +58,7 @@ impl TrackedPages {
             host,
             count,
             marks: take(count.div_ceil(FRAME as usize))?,
-            table_written: false,
+            tables_written: TablesWritten::None,
             leaves: take(regions)?,
             directories: take(regions.div_ceil(ENTRIES))?,
             large,
@@ -110,13 +110,25 @@ impl TrackedPages {
 
     /// The marks, for who writes RAM.
     pub fn marks_mut(&mut self) -> Marks<'_> {
-        Marks { pages: &mut self.marks.bytes_mut()[..self.count], table_written: &mut self.table_written }
+        Marks { pages: &mut self.marks.bytes_mut()[..self.count], tables_written: &mut self.tables_written }
     }
 
-    /// Whether the host has written to a table of the guest's since this was last asked.
+    /// Whether the host has written to tables of the guest's since this was last taken.
     #[inline]
-    pub const fn take_table_written(&mut self) -> bool {
-        core::mem::replace(&mut self.table_written, false)
+    pub const fn tables_written(&self) -> TablesWritten {
+        self.tables_written
+    }
+
+    /// Takes it as dealt with.
+    #[inline]
+    pub const fn take_tables_written(&mut self) -> TablesWritten {
+        core::mem::replace(&mut self.tables_written, TablesWritten::None)
+    }
+
+    /// The host has written to a page, and knows that it may be a table.
+    #[inline]
+    pub fn note_written(&mut self, page: usize) {
+        self.marks.bytes_mut()[page] |= mark::DIRTY;
     }
 
     /// Changes a page's marks, and what the guest may do with it.

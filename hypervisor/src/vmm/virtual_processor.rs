@@ -537,6 +537,18 @@ impl Active<'_> {
         }
     }
 
+    /// What the host's processor can do.
+    #[inline]
+    pub(super) const fn capabilities(&self) -> &Capabilities {
+        &self.vcpu.caps
+    }
+
+    /// The VPID that the guest's translations are tagged with.
+    #[inline]
+    pub(super) const fn vpid(&self) -> u16 {
+        self.vcpu.vpid
+    }
+
     /// Drops the translations that the guest's linear addresses have.
     pub fn flush(&mut self) {
         processor::invalidate_vpid(self.vcpu.vpid);

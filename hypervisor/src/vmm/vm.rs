@@ -106,11 +106,14 @@ impl Vm {
     }
 
     /// Keeps track of each page of RAM from now on: which are written ([`Vm::take_dirty`]), which are paging structures of
-    /// the guest's. Nothing counts as written so far. `large`: 2-MByte pages may be used. Before anything is put into RAM.
+    /// the guest's. Nothing counts as written so far; nothing happens where this is so already. `large`: 2-MByte pages may be used. Before anything is put into RAM.
     ///
     /// # Errors
     /// No memory.
     pub fn track(&mut self, large: bool) -> Result<(), VmError> {
+        if self.tables.pages.is_some() {
+            return Ok(());
+        }
         let bytes = self.ram.range().len();
         let (low, high) = (Layout::new(bytes).low(), Layout::new(bytes).high());
         self.ept.unmap(&mut self.tables, 0, low.end)?;
@@ -154,18 +157,31 @@ impl Vm {
         (page < pages.count()).then_some(page)
     }
 
+    /// Where a byte of RAM lies among RAM's bytes.
+    #[inline]
+    pub const fn place_of(&self, guest: u64) -> Option<usize> {
+        match guest {
+            0..HOLE => Some(guest as usize),
+            HIGH..=0x000f_ffff_ffff_ffff => Some((guest - HIGH + HOLE) as usize),
+            _ => None,
+        }
+    }
+
     /// Guest-physical address of a page of RAM.
     pub const fn address_of(page: usize) -> u64 {
         let place = page as u64 * FRAME;
         if place < HOLE { place } else { place - HOLE + HIGH }
     }
 
-    /// The processor forgets permissions that were taken away.
+    /// The processor forgets permissions that were taken away; with them, all translations of the guest's. True if there was
+    /// anything to forget.
     #[inline]
-    pub fn settle(&mut self) {
-        if self.tables.pages.as_mut().is_some_and(TrackedPages::take_stale) {
+    pub fn settle(&mut self) -> bool {
+        let stale = self.tables.pages.as_mut().is_some_and(TrackedPages::take_stale);
+        if stale {
             processor::invalidate_ept(self.ept.pointer());
         }
+        stale
     }
 
     /// Visits the pages that were written since this was last called, or since the beginning, in order, with their bytes.

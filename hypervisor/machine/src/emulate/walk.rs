@@ -164,6 +164,13 @@ impl Paging {
         }
     }
 
+    /// The same for an access that is made with a user's rights, or not, whatever the privilege level: tables of the system
+    /// are accessed without.
+    #[must_use]
+    pub const fn with_user(self, user: bool) -> Self {
+        Self { user, ..self }
+    }
+
     /// Translates a linear address: checks the rights and sets the accessed bits. The caller has made sure that it is
     /// canonical.
     ///

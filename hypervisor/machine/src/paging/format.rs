@@ -136,7 +136,11 @@ mod tests {
         assert_eq!(four.child(2, 0x8000_0000_0020_0067), Some(0x20_0000));
         assert_eq!(four.child(2, 0x20_0066), None, "not present");
         assert_eq!(four.child(1, 0x1067), None);
-        assert_eq!(Format::Legacy { large: false }.child(2, 0x40_00e7), Some(0x40_0000), "no PSE: the bit is ignored");
+        assert_eq!(
+            Format::Legacy { large: false }.child(2, 0x40_00e7),
+            Some(0x40_0000),
+            "no PSE: the bit is ignored"
+        );
         assert_eq!(Format::Legacy { large: true }.child(2, 0x40_00e7), None);
     }
 

@@ -17,8 +17,6 @@ pub const OPEN: usize = 4;
 
 /// Writes to one page without one to another, after which it is opened.
 const OPEN_AFTER: u32 = 3;
-/// Writes to one page that the current CR3 does not lead to, after which the other roots that do are forgotten.
-const FORGET_AFTER: u32 = 2;
 /// How often a page is not opened, after it was closed too early.
 const SHYNESS: u8 = 6;
 
@@ -270,24 +268,24 @@ impl<S: Store> Tracker<S> {
     /// The guest is about to write to a watched page. `known`: by an instruction that can be emulated.
     pub fn plan(&mut self, page: u32, known: bool, guard: &mut impl Guard) -> Plan {
         self.last = if self.last.0 == page { (page, self.last.1.saturating_add(1)) } else { (page, 1) };
-        if known && self.last.1 < FORGET_AFTER {
+        if known {
             return Plan::Emulate;
         }
-        if !self.leads_to(self.current, page, guard) {
-            // All others that do: nothing walks through them until they are loaded again, which is seen.
+        // The page may be a table of a process's that is gone. Nothing walks through what the current CR3 does not lead to, until
+        // another is loaded, which is seen.
+        let current = self.roots.iter().position(|root| root.key == self.current);
+        let reached = current.is_some_and(|at| self.leads_to(&self.roots[at], page, guard));
+        if !reached {
             for at in (0..self.roots.len()).rev() {
-                let key = self.roots[at].key;
-                if key != self.current && self.leads_to(key, page, guard) {
-                    self.close_all(guard);
+                if Some(at) != current && self.leads_to(&self.roots[at], page, guard) {
                     self.forget(at, guard);
                 }
             }
         }
-        if !known && self.info(page).is_table() {
-            // Not the rarest case only: the page may be a table of nobody's any more, in ways that are too many to follow.
+        // In ways that are too many to follow.
+        if self.info(page).is_table() {
             for at in (0..self.roots.len()).rev() {
                 if self.roots[at].key != self.current {
-                    self.close_all(guard);
                     self.forget(at, guard);
                 }
             }
@@ -348,7 +346,7 @@ impl<S: Store> Tracker<S> {
     /// After an emulated write: a page that is written to again and again is opened, if that can be. True if it was.
     #[inline]
     pub fn consider_opening(&mut self, page: u32, guard: &mut impl Guard) -> bool {
-        if self.last.0 != page || self.last.1 < OPEN_AFTER || self.open.is_full() {
+        if self.last.0 != page || self.last.1 < OPEN_AFTER {
             return false;
         }
         let mut info = self.info(page);
@@ -359,6 +357,10 @@ impl<S: Store> Tracker<S> {
             info.shy -= 1;
             self.set_info(page, info);
             return false;
+        }
+        if self.open.is_full() {
+            let (_, oldest) = self.open[0];
+            self.close(oldest, false, guard);
         }
         info.open = true;
         self.set_info(page, info);
@@ -452,6 +454,7 @@ impl<S: Store> Tracker<S> {
     }
 
     fn forget(&mut self, at: usize, guard: &mut impl Guard) {
+        self.close_all(guard);
         let root = self.roots.swap_remove(at);
         self.counters.roots_forgotten += 1;
         self.let_go(&root, guard);
@@ -523,7 +526,9 @@ impl<S: Store> Tracker<S> {
         let dead = !info.is_table();
         self.set_info(page, if dead { Info::default() } else { info });
         if last && level > 1 {
-            self.each_child(page, level, guard, |this, _, child, guard| this.release(child, level - 1, guard));
+            self.each_child(page, level, guard, |this, _, child, guard| {
+                this.release(child, level - 1, guard)
+            });
         }
         if dead {
             self.counters.tables = self.counters.tables.saturating_sub(1);
@@ -564,9 +569,8 @@ impl<S: Store> Tracker<S> {
     }
 
     /// Whether walks from this root can come through a table; true where that is not known.
-    fn leads_to(&self, root: u64, page: u32, guard: &impl Guard) -> bool {
+    fn leads_to(&self, root: &Root, page: u32, guard: &impl Guard) -> bool {
         let info = self.info(page);
-        let Some(root) = self.roots.iter().find(|known| known.key == root) else { return false };
         if !info.is_table() {
             return false;
         }
@@ -600,26 +604,22 @@ fn entry_at(ram: &[u8], page: u32, index: usize, wide: bool) -> u64 {
 fn next_present(ram: &[u8], page: u32, from: usize, wide: bool) -> Option<(usize, u64)> {
     let table = ram.get(page as usize * PAGE..(page as usize + 1) * PAGE)?;
     if !wide {
-        let entries = table.chunks_exact(4).enumerate().skip(from);
-        let mut entries = entries.map(|(n, bytes)| (n, u64::from(u32::from_le_bytes(bytes.try_into().unwrap_or_default()))));
+        let (entries, _) = table.as_chunks::<4>();
+        let mut entries =
+            entries.iter().map(|bytes| u64::from(u32::from_le_bytes(*bytes))).enumerate().skip(from);
         return entries.find(|(_, entry)| entry & PRESENT != 0);
     }
-    let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-    let mut at = from;
-    while at < PAGE / 8 {
-        // Tables are mostly empty.
-        if at.is_multiple_of(4)
-            && let Some(four) = table.get(at * 8..at * 8 + 32)
-            && four.chunks_exact(8).fold(0, |any, bytes| any | word(bytes)) & PRESENT == 0
-        {
-            at += 4;
-            continue;
+    let (words, _) = table.as_chunks::<8>();
+    let mut rest = words.get(from..)?;
+    // Tables are mostly empty, so several entries are looked at together.
+    while let [a, b, c, d, e, f, g, h, later @ ..] = rest {
+        // The lowest byte has the bit.
+        if (a[0] | b[0] | c[0] | d[0] | e[0] | f[0] | g[0] | h[0]) as u64 & PRESENT != 0 {
+            break;
         }
-        let entry = word(table.get(at * 8..at * 8 + 8)?);
-        if entry & PRESENT != 0 {
-            return Some((at, entry));
-        }
-        at += 1;
+        rest = later;
     }
-    None
+    let first = words.len() - rest.len();
+    let found = rest.iter().position(|bytes| u64::from(bytes[0]) & PRESENT != 0)?;
+    Some((first + found, u64::from_le_bytes(*rest.get(found)?)))
 }

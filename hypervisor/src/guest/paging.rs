@@ -1,0 +1,666 @@
+//! The guest's paging on this host: plain, fast (page faults that only this processor's translations made are swallowed), or strict
+//! (accessed and dirty bits are set here and nowhere else). docs/paging.md has the reasoning; `machine::paging` the pure part.
+
+use super::board::{Board, reason};
+use crate::arch::cpu;
+use crate::arch::physical::Pages;
+use crate::memory::{FRAME, OutOfFrames, Zone};
+pub use crate::options::PagingMode as Mode;
+use crate::vcpu::{Active, Stop, Verdict};
+use crate::vmm::paging_controls::TARGETS;
+use crate::vmm::vm::{Vm, VmError};
+use alloc::boxed::Box;
+use heapless::Vec;
+use machine::cpu::registers::efer;
+use machine::emulate::walk::{self, NoPage, Purpose};
+use machine::emulate::{Bus, BusError, Cause, Emulator, MAX_LENGTH};
+use machine::paging::format::{ACCESSED, DIRTY, Format, PRESENT};
+use machine::paging::store::{self, Store as Instruction};
+use machine::paging::tracker::{Guard, Plan, Store, Tracker};
+use machine::ram::{TablesWritten, mark};
+use vmx::exit::{EptViolation, LinearAccess};
+use vmx::fields::{self, VmcsRead, VmcsWrite};
+
+/// A page that was opened is closed again before so many ticks of the time-stamp counter: that was not worth it.
+const EARLY: u64 = 1_500;
+
+const PAGE: usize = FRAME as usize;
+
+/// What was done, for the console.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// First writes to pages.
+    pub dirtied: u64,
+    /// Accessed and dirty bits set.
+    pub bits_set: u64,
+    /// Among them those in pages that nobody knew to be tables: there must be none.
+    pub unknown: u64,
+    /// Writes to tables, emulated quickly.
+    pub quick: u64,
+    /// Writes to tables, emulated by the general emulator.
+    pub general: u64,
+    /// Writes to what was no table any more.
+    pub native: u64,
+    /// Hidden pages that were touched.
+    pub closed: u64,
+    /// Loads of CR3 and other changes that exited.
+    pub loads: u64,
+    /// Page faults that were none.
+    pub swallowed: u64,
+}
+
+/// The words of the tracker.
+struct Words(Pages);
+
+impl Store for Words {
+    #[inline]
+    fn words(&self) -> &[u64] {
+        self.0.words()
+    }
+    #[inline]
+    fn words_mut(&mut self) -> &mut [u64] {
+        self.0.words_mut()
+    }
+}
+
+/// Values of CR3 that the guest loads without an exit.
+#[derive(Default)]
+struct Targets {
+    values: Vec<(u64, u64), TARGETS>,
+    next: usize,
+}
+
+impl Targets {
+    /// One more; an older one goes. `root`: what it is known by.
+    fn add(&mut self, on: &mut Active<'_>, root: u64, value: u64) {
+        let most = on.cr3_targets();
+        if most == 0 || self.values.iter().any(|(_, known)| *known == value) {
+            return;
+        }
+        if self.values.len() < most {
+            // There is room.
+            let _ = self.values.push((root, value));
+        } else {
+            self.next = (self.next + 1) % most;
+            self.values[self.next] = (root, value);
+        }
+        self.write(on);
+    }
+
+    fn forget(&mut self, on: &mut Active<'_>, root: u64) {
+        let before = self.values.len();
+        self.values.retain(|(of, _)| *of != root);
+        if self.values.len() != before {
+            self.write(on);
+        }
+    }
+
+    fn write(&self, on: &mut Active<'_>) {
+        let values: Vec<u64, TARGETS> = self.values.iter().map(|(_, value)| *value).collect();
+        on.set_cr3_targets(&values);
+    }
+}
+
+/// What is to be dropped of the processor's translations.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    Nothing,
+    One(u64),
+    All,
+}
+
+/// The tracker's hand on the virtual machine.
+struct Hand<'h, 'v> {
+    vm: &'h mut Vm,
+    on: &'h mut Active<'v>,
+    targets: &'h mut Targets,
+    flush: Flush,
+}
+
+impl Hand<'_, '_> {
+    fn change(&mut self, page: u32, mark: u8, on: bool) {
+        if let Some(pages) = self.vm.pages_mut() {
+            let (set, clear) = if on { (mark, 0) } else { (0, mark) };
+            pages.change(page as usize, set, clear);
+        }
+    }
+
+    /// Before the guest is entered: what was taken away is taken from the processor as well.
+    fn settle(self) {
+        if self.vm.settle() {
+            // All translations by way of EPT are gone, whatever their linear address.
+            return;
+        }
+        match self.flush {
+            Flush::Nothing => {}
+            Flush::One(linear) => self.on.flush_address(linear),
+            Flush::All => self.on.flush(),
+        }
+    }
+}
+
+impl Guard for Hand<'_, '_> {
+    #[inline]
+    fn ram(&self) -> &[u8] {
+        self.vm.memory()
+    }
+    #[inline]
+    fn page_of(&self, address: u64) -> Option<u32> {
+        self.vm.page_of(address).map(|page| page as u32)
+    }
+    fn watch(&mut self, page: u32, on: bool) {
+        self.change(page, mark::TABLE, on);
+    }
+    fn hide(&mut self, page: u32, on: bool) {
+        self.change(page, mark::HIDDEN, on);
+    }
+    fn flush(&mut self, linear: Option<u64>) {
+        self.flush = match (self.flush, linear) {
+            (Flush::Nothing, Some(linear)) => Flush::One(linear),
+            (Flush::One(one), Some(linear)) if one == linear => Flush::One(one),
+            _ => Flush::All,
+        };
+    }
+    fn forget_root(&mut self, root: u64) {
+        self.targets.forget(self.on, root);
+    }
+}
+
+/// The registers of an instruction that is emulated quickly.
+struct Quick<'h, 'v>(&'h mut Active<'v>);
+
+impl store::Registers for Quick<'_, '_> {
+    #[inline]
+    fn get(&self, number: u8) -> u64 {
+        self.0.read_general(number)
+    }
+    #[inline]
+    fn set(&mut self, number: u8, value: u64) {
+        self.0.write_general(number, 8, value);
+    }
+    fn flags(&self) -> u64 {
+        self.0.vmcs().read(fields::GUEST_RFLAGS)
+    }
+    fn set_flags(&mut self, flags: u64) {
+        self.0.vmcs_mut().write(fields::GUEST_RFLAGS, flags);
+    }
+}
+
+/// The strict mode's part.
+struct Strict {
+    tracker: Tracker<Words>,
+    targets: Targets,
+    emulator: Emulator,
+    /// A table as it was before an instruction, and as it is after it.
+    before: Box<[u8; PAGE]>,
+    after: Box<[u8; PAGE]>,
+    /// When a page was last opened.
+    opened_at: u64,
+}
+
+/// The guest's paging.
+#[derive(Default)]
+pub struct Paging {
+    strict: Option<Strict>,
+    mode: Mode,
+    /// What was done.
+    pub counters: Counters,
+    /// Where the guest was when a bit was set for an instruction that it has not completed yet.
+    unfinished: Option<(u64, u64, u64)>,
+}
+
+impl Paging {
+    /// In this mode; the guest's memory is kept track of from now on, unless it is plain.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn new(mode: Mode, vm: &mut Vm, large: bool) -> Result<Self, VmError> {
+        if mode != Mode::Plain {
+            vm.track(large)?;
+        }
+        let strict = if mode == Mode::Strict { Some(Strict::new(vm)?) } else { None };
+        Ok(Self { strict, mode, ..Self::default() })
+    }
+
+    /// The mode.
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Says what was done, in one line for tools.
+    pub fn say(&self) {
+        let (c, t) = (
+            &self.counters,
+            self.strict.as_ref().map(|strict| strict.tracker.counters()).unwrap_or_default(),
+        );
+        crate::machine_line!(
+            "paging mode={} dirtied={} bits-set={} unknown={} quick={} general={} native={} closed={} loads={} \
+             swallowed={} tables={} most-tables={} roots={} forgotten={} opened={} closed-early={} rebuilt={}",
+            self.mode.word(),
+            c.dirtied,
+            c.bits_set,
+            c.unknown,
+            c.quick,
+            c.general,
+            c.native,
+            c.closed,
+            c.loads,
+            c.swallowed,
+            t.tables,
+            t.most_tables,
+            t.roots_added,
+            t.roots_forgotten,
+            t.opened,
+            t.closed_early,
+            t.rebuilt
+        );
+    }
+
+    /// Whether an accessed or dirty bit was set for the instruction that the guest is at, with so many retired, and it has not
+    /// completed since. Nothing may be taken in here that is not a function of the guest: on another host that stops here the bit
+    /// would not be set yet.
+    #[inline]
+    pub fn is_unfinished(&self, retired: u64, on: &Active<'_>) -> bool {
+        self.unfinished.is_some_and(|point| point == place(retired, on))
+    }
+}
+
+/// Where the guest is: instructions retired, RIP, RCX.
+fn place(retired: u64, on: &Active<'_>) -> (u64, u64, u64) {
+    (retired, on.vmcs().read(fields::GUEST_RIP), on.read_general(1))
+}
+
+impl Strict {
+    fn new(vm: &Vm) -> Result<Self, OutOfFrames> {
+        let pages = vm.pages().map_or(0, |pages| pages.count());
+        let bytes = pages as u64 * Tracker::<Words>::WORDS as u64 * 8;
+        let words = Pages::take(bytes.div_ceil(FRAME).max(1), FRAME, Zone::Any)?;
+        Ok(Self {
+            tracker: Tracker::new(Words(words)),
+            targets: Targets::default(),
+            emulator: Emulator::new(),
+            before: Box::new([0; PAGE]),
+            after: Box::new([0; PAGE]),
+            opened_at: 0,
+        })
+    }
+
+    /// The tracker, and its hand.
+    fn with<'h, 'v>(
+        &'h mut self,
+        vm: &'h mut Vm,
+        on: &'h mut Active<'v>,
+    ) -> (&'h mut Tracker<Words>, Hand<'h, 'v>) {
+        (&mut self.tracker, Hand { vm, on, targets: &mut self.targets, flush: Flush::Nothing })
+    }
+
+    /// Paging as the registers have it now.
+    fn load(&mut self, vm: &mut Vm, on: &mut Active<'_>, anew: bool) {
+        let registers = on.paging();
+        let gigabyte = on.limits().gigabyte_pages;
+        let format = Format::of(registers.cr0, registers.cr4, registers.efer, gigabyte);
+        let tops = if format == Format::Pae { on.pdptes() } else { [0; 4] };
+        let (tracker, mut hand) = self.with(vm, on);
+        if anew {
+            tracker.rebuild(format, registers.cr3, tops, &mut hand);
+        } else {
+            tracker.load(format, registers.cr3, tops, &mut hand);
+        }
+        hand.settle();
+    }
+
+    /// The instruction at RIP, if it is one of those that tables are written with. The processor has just fetched it.
+    #[inline]
+    fn fetch(&self, vm: &Vm, on: &Active<'_>) -> Option<Instruction> {
+        let long = on.in_64_bit_code();
+        let rip = on.vmcs().read(fields::GUEST_RIP);
+        if !long {
+            // Flat 32-bit code and nothing else.
+            let access = on.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS);
+            let efer = on.vmcs().read(fields::GUEST_EFER);
+            if access & 1 << 14 == 0 || on.vmcs().read(fields::GUEST_CS_BASE) != 0 || efer & efer::LMA != 0 {
+                return None;
+            }
+        }
+        let (physical, _) = self.walk(vm, on, rip)?;
+        let place = vm.place_of(physical)?;
+        let length = MAX_LENGTH.min(PAGE - place % PAGE);
+        store::decode(vm.memory().get(place..place + length)?, long)
+    }
+
+    /// Where a linear address lies, and the entry that says so; None: not translated by entries that all are accessed, or not by
+    /// tables in RAM. Rights are not looked at.
+    #[inline]
+    fn walk(&self, vm: &Vm, on: &Active<'_>, linear: u64) -> Option<(u64, u64)> {
+        let format = self.tracker.format();
+        let cr3 = on.vmcs().read(fields::GUEST_CR3);
+        match format {
+            Format::Off => None,
+            // Constants, so that the walk is unrolled.
+            Format::FourLevel { .. } => {
+                walk_from::<4, true>(vm, Format::FourLevel { gigabyte: true }, format.root(cr3), linear)
+            }
+            Format::Pae => {
+                let entry = *on.pdptes().get((linear >> 30 & 3) as usize)?;
+                let table = (entry & PRESENT != 0).then_some(entry & 0x000f_ffff_ffff_f000)?;
+                walk_from::<2, true>(vm, format, table, linear)
+            }
+            Format::Legacy { .. } => walk_from::<2, false>(vm, format, format.root(cr3), linear),
+        }
+    }
+}
+
+#[inline(always)]
+fn walk_from<const LEVELS: usize, const WIDE: bool>(
+    vm: &Vm,
+    format: Format,
+    mut table: u64,
+    linear: u64,
+) -> Option<(u64, u64)> {
+    let ram = vm.memory();
+    for level in (1..=LEVELS).rev() {
+        let (index, bytes) = (format.index(level, linear), if WIDE { 8 } else { 4 });
+        let rest = ram.get(vm.place_of(table)? + index * bytes..)?;
+        let entry = if WIDE {
+            u64::from_le_bytes(*rest.first_chunk()?)
+        } else {
+            u32::from_le_bytes(*rest.first_chunk()?).into()
+        };
+        if entry & (PRESENT | ACCESSED) != PRESENT | ACCESSED {
+            return None;
+        }
+        match format.child(level, entry) {
+            Some(next) => table = next,
+            None => {
+                let offset = (1_u64 << format.shift(level)) - 1;
+                return Some((entry & 0x000f_ffff_ffff_f000 & !offset | linear & offset, entry));
+            }
+        }
+    }
+    None
+}
+
+/// 1, 2, 4 or 8 bytes of RAM as a number.
+#[inline]
+fn number(ram: &[u8], place: usize, size: usize) -> u64 {
+    let Some(bytes) = ram.get(place..place + size) else { return 0 };
+    match *bytes {
+        [a] => a.into(),
+        [a, b] => u16::from_le_bytes([a, b]).into(),
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]).into(),
+        [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => 0,
+    }
+}
+
+/// Writes such a number into a page.
+#[inline]
+fn put(vm: &mut Vm, page: usize, offset: usize, size: usize, value: u64) {
+    let place = page * PAGE + offset;
+    let Some(bytes) = vm.memory_mut().get_mut(place..place + size) else { return };
+    match bytes {
+        [byte] => *byte = value as u8,
+        [a, b] => [*a, *b] = (value as u16).to_le_bytes(),
+        [a, b, c, d] => [*a, *b, *c, *d] = (value as u32).to_le_bytes(),
+        [a, b, c, d, e, f, g, h] => [*a, *b, *c, *d, *e, *f, *g, *h] = value.to_le_bytes(),
+        _ => return,
+    }
+    if let Some(pages) = vm.pages_mut() {
+        pages.note_written(page);
+    }
+}
+
+/// Changes an entry of a watched page, and all that follows from it.
+fn change_entry(tracker: &mut Tracker<Words>, hand: &mut Hand<'_, '_>, page: u32, index: usize, new: u64) {
+    let size = tracker.format().entry_bytes();
+    let old = number(hand.vm.memory(), page as usize * PAGE + index * size, size);
+    if old == new {
+        return;
+    }
+    let matters = tracker.matters(page, old, new);
+    if matters {
+        tracker.before_change(page, old, hand);
+    }
+    put(hand.vm, page as usize, index * size, size, new);
+    if matters {
+        tracker.after_change(page, index, new, hand);
+    }
+    tracker.outdate(page, index, old, new, hand);
+}
+
+impl Board {
+    /// The guest's processor is as after a reset: paging begins anew.
+    pub fn begin_paging(&mut self, on: &mut Active<'_>) {
+        let Self { vm, paging, .. } = self;
+        paging.unfinished = None;
+        on.watch_page_faults(paging.mode == Mode::Fast);
+        on.watch_paging(paging.mode == Mode::Strict);
+        if let Some(strict) = &mut paging.strict {
+            strict.load(vm, on, true);
+        }
+    }
+
+    /// The guest's memory or registers have changed in a way that no exit tells of: everything is looked through anew.
+    #[cold]
+    pub fn rebuild_paging(&mut self, on: &mut Active<'_>) {
+        if let Some(pages) = self.vm.pages_mut() {
+            pages.take_tables_written();
+        }
+        if let Some(strict) = &mut self.paging.strict {
+            strict.load(&mut self.vm, on, true);
+        }
+    }
+
+    /// Whether [`Board::rebuild_paging`] has to come before the next entry: a device or the emulator has written to a table.
+    #[inline]
+    pub fn tables_written(&self) -> bool {
+        self.vm.pages().is_some_and(|pages| pages.tables_written() != TablesWritten::None)
+    }
+
+    /// CR0, CR3 or CR4 was written.
+    pub fn follow_paging(&mut self, on: &mut Active<'_>, loaded: Option<u64>) {
+        let Self { vm, paging, .. } = self;
+        let Some(strict) = &mut paging.strict else { return };
+        paging.counters.loads += 1;
+        strict.load(vm, on, false);
+        let format = strict.tracker.format();
+        if let Some(value) = loaded
+            && matches!(format, Format::FourLevel { .. } | Format::Legacy { .. })
+        {
+            strict.targets.add(on, format.root(value), value);
+        }
+    }
+
+    /// An EPT violation: None if it is not about paging or pages that are kept track of, so that it is about device memory. The
+    /// guest sees nothing of it.
+    #[inline]
+    pub fn page_violation(&mut self, on: &mut Active<'_>, violation: &EptViolation) -> Option<Verdict> {
+        let page = self.vm.page_of(violation.guest_physical)?;
+        let pages = self.vm.pages_mut()?;
+        let marks = pages.marks(page);
+        if marks & mark::HIDDEN != 0 {
+            return Some(self.close(on, page));
+        }
+        let walk = violation.linear.is_some_and(|linear| linear.access == LinearAccess::PagingStructure);
+        if violation.write && walk && self.paging.strict.is_some() {
+            self.set_bit(on, violation.guest_physical, page, marks & mark::TABLE != 0);
+            return Some(Verdict::Resume);
+        }
+        if violation.write && marks & mark::TABLE != 0 {
+            return Some(self.write_table(on, violation, page));
+        }
+        self.paging.counters.dirtied += 1;
+        pages.touched(page, violation.write);
+        Some(Verdict::Resume)
+    }
+
+    /// A walk needs a bit of an entry: accessed, or if it has that, dirty.
+    fn set_bit(&mut self, on: &Active<'_>, entry: u64, page: usize, known: bool) {
+        self.paging.counters.bits_set += 1;
+        self.paging.counters.unknown += u64::from(!known);
+        // Bits of the lowest byte, whatever the entry's width.
+        let offset = entry as usize % PAGE;
+        let old = number(self.vm.memory(), page * PAGE + offset, 1);
+        let bit = if old & ACCESSED == 0 { ACCESSED } else { DIRTY };
+        put(&mut self.vm, page, offset, 1, old | bit);
+        if let Some(pages) = self.vm.pages_mut()
+            && !known
+        {
+            pages.touched(page, true);
+        }
+        self.paging.unfinished = Some(place(self.time.instructions(), on));
+    }
+
+    /// A hidden page is touched: the pages below it are watched again.
+    fn close(&mut self, on: &mut Active<'_>, page: usize) -> Verdict {
+        let Self { vm, paging, .. } = self;
+        paging.counters.closed += 1;
+        if let Some(strict) = &mut paging.strict {
+            let early = cpu::tsc().wrapping_sub(strict.opened_at) < EARLY;
+            let (tracker, mut hand) = strict.with(vm, on);
+            tracker.close(page as u32, early, &mut hand);
+            hand.settle();
+        }
+        Verdict::Resume
+    }
+
+    /// The guest writes to a table.
+    #[inline]
+    fn write_table(&mut self, on: &mut Active<'_>, violation: &EptViolation, page: usize) -> Verdict {
+        let Self { vm, paging, .. } = self;
+        let Some(strict) = &mut paging.strict else { return Verdict::Resume };
+        let offset = violation.guest_physical as usize % PAGE;
+        let delivering = on.event_is_due();
+        let instruction = if delivering { None } else { strict.fetch(vm, on) };
+        let linear = violation.linear.map_or(0, |linear| linear.address);
+        let instruction = instruction.filter(|instruction| {
+            let size = usize::from(instruction.size);
+            let entry = strict.tracker.format().entry_bytes();
+            // Within one entry, through translations that need no bit set any more.
+            offset % entry + size <= entry
+                && strict
+                    .walk(vm, on, linear)
+                    .is_some_and(|(physical, leaf)| physical == violation.guest_physical && leaf & DIRTY != 0)
+        });
+        strict.tracker.enter(on.vmcs().read(fields::GUEST_CR3));
+        let (tracker, mut hand) = strict.with(vm, on);
+        if tracker.plan(page as u32, instruction.is_some(), &mut hand) == Plan::Native {
+            hand.settle();
+            paging.counters.native += 1;
+            return Verdict::Resume;
+        }
+        let Some(instruction) = instruction else {
+            hand.settle();
+            return if delivering {
+                log::error!(
+                    "the delivery of an event touches a paging structure at {:#x}",
+                    violation.guest_physical
+                );
+                Verdict::Stop(Stop::Named(reason::DELIVERY))
+            } else {
+                self.write_table_slowly(on, page)
+            };
+        };
+        paging.counters.quick += 1;
+        let size = usize::from(instruction.size);
+        let old = number(hand.vm.memory(), page * PAGE + offset, size);
+        let new = instruction.execute(old, &mut Quick(hand.on));
+        let entry_bytes = tracker.format().entry_bytes();
+        let (index, within) = (offset / entry_bytes, offset % entry_bytes);
+        let entry = number(hand.vm.memory(), page * PAGE + index * entry_bytes, entry_bytes);
+        let mask = (u64::MAX >> (64 - 8 * size)) << (8 * within);
+        change_entry(tracker, &mut hand, page as u32, index, entry & !mask | new << (8 * within) & mask);
+        let opened = tracker.consider_opening(page as u32, &mut hand);
+        hand.settle();
+        if opened {
+            strict.opened_at = cpu::tsc();
+        }
+        let rip = on.vmcs().read(fields::GUEST_RIP).wrapping_add(instruction.length.into());
+        let long = on.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0;
+        on.retire_to(if long { rip } else { rip & 0xffff_ffff });
+        Verdict::Resume
+    }
+
+    /// A write to a table by whatever instruction: the general emulator does it, and what has changed is found by comparing.
+    #[cold]
+    fn write_table_slowly(&mut self, on: &mut Active<'_>, page: usize) -> Verdict {
+        self.paging.counters.general += 1;
+        let now = self.time.now();
+        // Out of its place, as it needs the board.
+        let Some(mut strict) = self.paging.strict.take() else { return Verdict::Resume };
+        let bytes = page * PAGE..(page + 1) * PAGE;
+        strict.before.copy_from_slice(&self.vm.memory()[bytes.clone()]);
+        if let Some(pages) = self.vm.pages_mut() {
+            pages.take_tables_written();
+        }
+        let outcome = strict.emulator.step(on, &mut self.bus(now), Cause::Memory);
+        let written = self.vm.pages_mut().map_or(TablesWritten::None, |pages| pages.tables_written());
+        if written == TablesWritten::One(page) {
+            if let Some(pages) = self.vm.pages_mut() {
+                pages.take_tables_written();
+            }
+            // Back to what it was, and then entry by entry.
+            let memory = &mut self.vm.memory_mut()[bytes];
+            strict.after.copy_from_slice(memory);
+            memory.copy_from_slice(&*strict.before);
+            let Strict { tracker, targets, after, .. } = &mut strict;
+            let mut hand = Hand { vm: &mut self.vm, on, targets, flush: Flush::Nothing };
+            let size = tracker.format().entry_bytes();
+            for index in 0..PAGE / size {
+                let new = number(&after[..], index * size, size);
+                change_entry(tracker, &mut hand, page as u32, index, new);
+            }
+            hand.settle();
+        }
+        // Several: `Board::rebuild_paging` comes before the entry.
+        self.paging.strict = Some(strict);
+        on.settle(outcome)
+    }
+
+    /// A page fault that is none of a missing page, in fast mode: another host's translations may not have made it. None: it is
+    /// the guest's.
+    pub fn check_page_fault(&mut self, on: &mut Active<'_>, linear: u64, code: u32) -> Option<Verdict> {
+        use walk::error;
+        if self.paging.mode != Mode::Fast || code & (error::RESERVED | error::KEY) != 0 || code >> 5 != 0 {
+            return None;
+        }
+        let purpose = match () {
+            () if code & error::FETCH != 0 => Purpose::Fetch,
+            () if code & error::WRITE != 0 => Purpose::Write,
+            () => Purpose::Read,
+        };
+        let now = self.time.now();
+        let paging = walk::Paging::of(on).with_user(code & error::USER != 0);
+        match paging.translate(&mut Quiet(&mut self.bus(now)), linear, purpose) {
+            Ok(_) => {
+                self.paging.counters.swallowed += 1;
+                on.flush_address(linear);
+                Some(Verdict::Resume)
+            }
+            Err(NoPage::Fault(_) | NoPage::Bus(_)) => None,
+        }
+    }
+}
+
+/// A bus that writes nothing: a walk over it leaves no accessed bits.
+struct Quiet<'b, B: Bus>(&'b mut B);
+
+impl<B: Bus> Bus for Quiet<'_, B> {
+    fn is_memory(&self, address: u64, length: usize) -> bool {
+        self.0.is_memory(address, length)
+    }
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), BusError> {
+        if self.0.is_memory(address, bytes.len()) {
+            self.0.read(address, bytes)
+        } else {
+            Err(BusError { address })
+        }
+    }
+    fn write(&mut self, _address: u64, _bytes: &[u8]) -> Result<(), BusError> {
+        Ok(())
+    }
+    fn read_port(&mut self, _port: u16, _size: u8) -> u32 {
+        0
+    }
+    fn write_port(&mut self, _port: u16, _size: u8, _value: u32) {}
+}
