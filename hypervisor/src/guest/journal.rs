@@ -5,6 +5,7 @@ use crate::arch::time;
 use crate::logging::LogSender;
 use alloc::boxed::Box;
 use alloc::vec;
+use core::fmt::{self, Write};
 use replay::log::buffer::LogBuffer;
 use replay::log::codec::Mark;
 use replay::log::entry::Entry;
@@ -115,6 +116,17 @@ impl Journal {
     /// Bytes so far, and the most that have waited.
     pub const fn bytes(&self) -> (u64, usize) {
         (self.buffer.pushed(), self.buffer.most())
+    }
+
+    /// Tells about the log and its way out, for the shell.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn tell(&self, out: &mut dyn Write) -> fmt::Result {
+        let (bytes, most) = self.bytes();
+        let (entries, waiting) = (self.entries(), self.buffer.used());
+        writeln!(out, "log: {entries} entries, {bytes} bytes, of which {waiting} wait; {most} at most")?;
+        self.sender.tell(out)
     }
 
     /// Sends until it is enough; false if the receiver takes nothing for too long.

@@ -1,6 +1,7 @@
 //! The operator's view of the guest: what the shell may ask of it and order.
 
 use super::board::{Board, reason};
+use super::tape::Tape;
 use crate::shell::system::{ExitRow, Guest, Order, VmState};
 use core::fmt::{self, Write};
 use replay::log::entry::Event;
@@ -89,6 +90,10 @@ impl Guest for Desk<'_> {
     fn network(&mut self, out: &mut dyn Write) -> fmt::Result {
         let counters = self.board.outside.counters;
         writeln!(out, "guest: {} frames sent, {} lost", counters.frames, counters.frames_lost)?;
-        self.board.outside.bridges.iter_mut().flatten().try_for_each(|bridge| bridge.tell(out))
+        self.board.outside.bridges.iter_mut().flatten().try_for_each(|bridge| bridge.tell(out))?;
+        if let Tape::Recording(recording) = &self.board.tape {
+            recording.journal().tell(out)?;
+        }
+        Ok(())
     }
 }

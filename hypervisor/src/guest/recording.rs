@@ -34,6 +34,11 @@ impl Recording {
         Self { recorder: Recorder::new(), journal, digest, period, checkpoint: first, checkpoints: 0 }
     }
 
+    /// The log's way out.
+    pub const fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// Where the guest is, between two synchronous exits.
     pub fn here(&self, on: &Active<'_>, n: u64) -> Here {
         Here::Between { n, registers: on.place_registers(), mov_ss: on.blocked_by_mov_ss() }

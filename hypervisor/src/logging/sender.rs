@@ -11,7 +11,7 @@ use crate::network::service::{OpenError, Service};
 use crate::{duties, machine_line};
 use core::fmt::{self, Write};
 use hal::{Filter, NetDevice, NetEvents};
-use net::{Counters, Settings, Stack, State};
+use net::{Settings, Stack, State};
 use replay::log::buffer::LogBuffer;
 use vm_config::Record;
 
@@ -210,11 +210,6 @@ impl LogSender {
         self.stack.counters().sent_bytes - self.stack.unacknowledged() as u64
     }
 
-    /// Whether bytes can pass.
-    pub fn is_connected(&self) -> bool {
-        self.stack.state() == State::Connected
-    }
-
     /// Whether the connection is lost for good: the log has a hole from here on.
     pub fn is_lost(&self) -> bool {
         self.stack.state() == State::Lost
@@ -240,17 +235,12 @@ impl LogSender {
         closed
     }
 
-    /// What the connection has counted.
-    pub fn counters(&self) -> Counters {
-        self.stack.counters()
-    }
-
     /// Tells about the channel, for the shell.
     ///
     /// # Errors
     /// Those of the sink.
     pub fn tell(&self, out: &mut dyn Write) -> fmt::Result {
-        let (counters, ([a, b, c, d], port)) = (self.counters(), self.peer);
+        let (counters, ([a, b, c, d], port)) = (self.stack.counters(), self.peer);
         let (address, way, state) = (self.service.address(), self.service.way(), self.stack.state());
         writeln!(out, "logging channel to {a}.{b}.{c}.{d}:{port}: {state}, card {address}, by {way}")?;
         writeln!(
