@@ -7,7 +7,7 @@
 use core::fmt;
 
 use crate::course::Course;
-use crate::landing::{Action, Cause, Cost, Failure, Key, Landing, Seen, Target};
+use crate::landing::{Action, Cause, Failure, Key, Landing, Seen, Target};
 use crate::log::entry::{Entry, Event, Place};
 use crate::point::{Point, Registers};
 
@@ -119,7 +119,7 @@ impl<E: fmt::Display> fmt::Display for What<E> {
 pub struct Landings {
     /// Landings.
     pub count: u64,
-    /// VM exits that they took, the host's alone: all but the synchronous ones.
+    /// VM exits that they took: overflow interrupts, breakpoints, steps.
     pub exits: u64,
     /// The most that one took.
     pub most: u32,
@@ -135,8 +135,8 @@ pub struct Replayer<'l, S: Source<'l>> {
     /// The number of `next`.
     entry: u64,
     landing: Option<Landing>,
-    /// Synchronous exits since the landing began: they are not its cost.
-    others: u32,
+    /// VM exits that the landing has taken so far.
+    taken: u32,
     landings: Landings,
 }
 
@@ -154,7 +154,7 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
             next: None,
             entry: 0,
             landing: None,
-            others: 0,
+            taken: 0,
             landings: Landings::default(),
         };
         replayer.next = replayer.source.next()?;
@@ -195,7 +195,6 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
     #[inline]
     pub const fn begin_exit(&mut self) {
         self.course.begin_exit();
-        self.others = self.others.saturating_add(1);
     }
 
     /// See [`Course::end_exit`].
@@ -264,16 +263,19 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
             Some(landing) => landing,
             None => {
                 let key = Key::Instructions { point: Point { rcx, ..point }, branches: None };
-                self.others = 0;
+                self.taken = 0;
                 self.landing.insert(Landing::new(Target { key, breakpoint }, self.margin))
             }
         };
         landing.expect_rcx(rcx);
+        // All others the guest or this host would have had anyway.
+        if matches!(seen.cause, Cause::Overflow | Cause::Breakpoint | Cause::Step) {
+            self.taken = self.taken.saturating_add(1);
+        }
         match landing.next(&seen) {
             Action::Landed => {
-                let cost = landing.cost();
                 self.landing = None;
-                self.account(cost);
+                self.account();
                 self.take(next)
             }
             Action::Failed(failure) => self.diverged(What::Landing(failure, point)),
@@ -281,11 +283,10 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
         }
     }
 
-    fn account(&mut self, cost: Cost) {
-        let exits = cost.exits.saturating_sub(self.others);
+    fn account(&mut self) {
         self.landings.count += 1;
-        self.landings.exits += u64::from(exits);
-        self.landings.most = self.landings.most.max(exits);
+        self.landings.exits += u64::from(self.taken);
+        self.landings.most = self.landings.most.max(self.taken);
     }
 
     /// The next entry is due: checks what it says of the execution so far, and moves on.
