@@ -8,7 +8,9 @@ use serde::Serialize;
 use crate::emulator::Running;
 
 /// What the shell shows when it waits for a command.
-const PROMPT: &str = "lockstep> ";
+const PROMPT: &str = "lockstep>";
+/// How a terminal is told to clear what stands behind the cursor; the shell does so whenever it draws its line.
+const CLEAR: &str = "\x1b[K";
 /// The shell must have answered by then, wall-clock time: the emulator may share its processor with much else.
 const ANSWER: Duration = Duration::from_secs(120);
 /// The key that leads to the shell, where the guest still has the console.
@@ -43,11 +45,10 @@ pub fn ask(running: &mut Running, commands: &[String]) -> Result<Vec<Answer>> {
 }
 
 fn reach_the_shell(running: &mut Running) -> Result<()> {
-    let ready = |text: &str| text.trim_end_matches(['\r', '\n']).ends_with(PROMPT);
-    if !wait(running, BY_ITSELF, ready)? {
+    if !wait(running, BY_ITSELF, waits)? {
         running.send(ESCAPE)?;
     }
-    if !wait(running, ANSWER, ready)? {
+    if !wait(running, ANSWER, waits)? {
         bail!("Lockstep's shell does not come");
     }
     Ok(())
@@ -64,13 +65,21 @@ fn ask_one(running: &mut Running, command: &str) -> Result<Answer> {
     Ok(Answer { command: command.into(), lines })
 }
 
+/// Whether the last thing on the console is the prompt.
+fn waits(console: &str) -> bool {
+    let end = console.len().saturating_sub(64);
+    let end = (end..console.len()).find(|at| console.is_char_boundary(*at)).unwrap_or(0);
+    let tail = console[end..].replace(CLEAR, "").replace('\x07', "");
+    tail.trim_end().ends_with(PROMPT)
+}
+
 /// The lines between the echo of a command and the next prompt; none while they are not all there.
 fn answer(text: &str) -> Option<Vec<String>> {
+    let text = text.replace(CLEAR, "").replace('\x07', "");
     let (_, rest) = text.split_once('\n')?;
-    let end = rest.rfind(PROMPT)?;
-    let whole = rest[..end].is_empty() || rest[..end].ends_with(['\n', '\r', 'K']);
-    let lines = rest[..end].lines().map(|line| line.trim_end().to_owned());
-    whole.then(|| lines.filter(|line| !line.is_empty() && !line.starts_with('\x1b')).collect())
+    let rest = rest.trim_end().strip_suffix(PROMPT)?;
+    let lines = rest.lines().map(|line| line.trim_end().rsplit('\r').next().unwrap_or_default().to_owned());
+    Some(lines.filter(|line| !line.is_empty()).collect())
 }
 
 /// Waits for what the console shall say, for so long at most. False: it has not.
@@ -92,9 +101,16 @@ mod tests {
 
     #[test]
     fn an_answer_lies_between_echo_and_prompt() {
-        assert_eq!(answer("regs\r\nrax 0\r\nrbx 1\r\nlockstep> ").unwrap(), ["rax 0", "rbx 1"]);
+        let text = "\rlockstep> r\x1b[K\rlockstep> regs\x1b[K\r\nrax 0\r\nrbx 1\r\n\rlockstep> \x1b[K";
+        assert_eq!(answer(text).unwrap(), ["rax 0", "rbx 1"]);
         assert_eq!(answer("regs\r\nrax 0\r\nrb"), None);
-        assert_eq!(answer("regs"), None);
-        assert_eq!(answer("nothing\r\nlockstep> ").unwrap(), Vec::<String>::new());
+        assert_eq!(answer("\rlockstep> regs\x1b[K"), None);
+        assert_eq!(answer("nothing\r\n\rlockstep> \x1b[K").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_prompt_is_known_however_it_is_drawn() {
+        assert!(waits("boot\r\nlockstep> ") && waits("x\r\n\rlockstep> \x1b[K\x07"));
+        assert!(!waits("lockstep> \x1b[K\r\n@@ vm event=stopped\r\n") && !waits(""));
     }
 }
