@@ -18,5 +18,5 @@ mod registers;
 
 pub use clock::Clock;
 pub use dma::{DmaAllocator, DmaBuffer, DmaError, DmaRequest};
-pub use net::{Filter, Link, MacAddress, NetCounters, NetDevice, NetEvents, TransmitError};
+pub use self::net::{Filter, Link, MacAddress, NetCounters, NetDevice, NetEvents, TransmitError};
 pub use registers::Registers;
