@@ -73,6 +73,9 @@ mod kind {
     pub const END: u8 = 15;
 }
 
+/// In the first byte of a rate: it is less than the last.
+const RATE_FALLS: u8 = 1 << 6;
+
 /// Why an entry cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodecError {
@@ -116,17 +119,26 @@ impl fmt::Display for CodecError {
     }
 }
 
-/// A rate: how many zeros its binary digits end with, and the number before them. Rates are rounded, so that is short.
-fn put_rate(out: &mut Out<'_>, rate: u64) -> Result<(), NoRoom> {
-    let zeros = rate.trailing_zeros() & 63;
-    out.byte(zeros as u8)?;
-    out.varint(rate >> zeros)
+/// The change of a rate: how many zeros its binary digits end with, its sign, and the number before the zeros. Rates are
+/// rounded, so that is short.
+fn put_rate(out: &mut Out<'_>, rate: u64, last: u64) -> Result<(), NoRoom> {
+    let falls = rate < last;
+    let change = rate.abs_diff(last);
+    let zeros = change.trailing_zeros() & 63;
+    out.byte(zeros as u8 | if falls { RATE_FALLS } else { 0 })?;
+    out.varint(change >> zeros)
 }
 
-fn take_rate(input: &mut In<'_>) -> Result<u64, CodecError> {
-    let zeros = u32::from(input.byte()?);
+fn take_rate(input: &mut In<'_>, last: u64) -> Result<u64, CodecError> {
+    let first = input.byte()?;
+    let zeros = u32::from(first & !RATE_FALLS);
     let digits = input.varint()?;
-    if zeros > digits.leading_zeros() || zeros > 63 { Err(CodecError::Rate) } else { Ok(digits << zeros) }
+    if zeros > 63 || zeros > digits.leading_zeros() {
+        return Err(CodecError::Rate);
+    }
+    let change = digits << zeros;
+    let rate = if first & RATE_FALLS == 0 { last.checked_add(change) } else { last.checked_sub(change) };
+    rate.ok_or(CodecError::Rate)
 }
 
 /// A step, in the same manner, in one number.
@@ -149,6 +161,7 @@ pub struct Codec {
     exits: u64,
     /// The last RIP of the lower and of the upper half.
     rip: [u64; 2],
+    rate: u64,
     last: Option<(Place, u8)>,
 }
 
@@ -156,7 +169,7 @@ impl Codec {
     /// At the beginning of a block with this mark.
     #[must_use]
     pub const fn new(mark: &Mark) -> Self {
-        Self { n: mark.n, exits: mark.exits, rip: [0; 2], last: None }
+        Self { n: mark.n, exits: mark.exits, rip: [0; 2], rate: 0, last: None }
     }
 
     /// Writes an entry. When it does not fit, what was written is to be dropped, and the codec is as before.
@@ -217,7 +230,8 @@ impl Codec {
         match *event {
             Event::Look(None) | Event::PowerButton | Event::Reset => Ok(()),
             Event::Look(Some(Correction { rate, step })) => {
-                put_rate(out, rate)?;
+                put_rate(out, rate, self.rate)?;
+                self.rate = rate;
                 put_step(out, step)
             }
             Event::WakeAfterDue(ns) | Event::Wake(ns) => out.varint(ns),
@@ -275,8 +289,8 @@ impl Codec {
         Ok(match number {
             kind::LOOK => Event::Look(None),
             kind::CORRECT => {
-                let (rate, step) = (take_rate(input)?, take_step(input)?);
-                Event::Look(Some(Correction { rate, step }))
+                self.rate = take_rate(input, self.rate)?;
+                Event::Look(Some(Correction { rate: self.rate, step: take_step(input)? }))
             }
             kind::WAKE_AFTER_DUE => Event::WakeAfterDue(input.varint()?),
             kind::WAKE => Event::Wake(input.varint()?),
