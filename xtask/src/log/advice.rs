@@ -29,6 +29,10 @@ pub fn remedy(error: &Error) -> &'static str {
         Error::Corrupt { damage: Damage::Sequence(_) | Damage::Misplaced | Damage::AfterEnd, .. } => {
             "Parts of it were lost, doubled, or come from two logs. Copy it again from where it came, or record anew."
         }
+        // The checksum is right, so these are the bytes that were written.
+        Error::Corrupt { damage: Damage::Entry(..) | Damage::Kind(_) | Damage::Body(_), .. } => {
+            "Its checksum is right: another build of Lockstep wrote it so. Read it with that one, or record anew."
+        }
         Error::Corrupt { .. } => {
             "Copy it again from where it came, or record anew. `cargo xtask log dump` shows what is before the damage."
         }

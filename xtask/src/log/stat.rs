@@ -122,7 +122,7 @@ impl Stat {
 
     /// Log bytes per guest second.
     pub fn per_second(&self) -> f64 {
-        self.stream() as f64 / self.seconds().max(1e-9)
+        over(self.stream(), self.seconds())
     }
 
     /// Log bytes per 1000 instructions of the guest.
@@ -147,7 +147,7 @@ impl Stat {
             "", "entries", "bytes", "each", "share", "bytes/guest s"
         )?;
         let mut row = |name: &str, sum: &Sum| {
-            let per_second = sum.bytes as f64 / self.seconds().max(1e-9);
+            let per_second = over(sum.bytes, self.seconds());
             let Sum { entries, bytes, .. } = *sum;
             let (mean, share) = (sum.mean(), share(bytes));
             writeln!(out, "{name:16}{entries:>10}{bytes:>12}{mean:>9.2}{share:>7.1}%{per_second:>14.1}")
@@ -207,6 +207,11 @@ impl Stat {
             "bytes_per_payload_byte": self.per_payload(),
         })
     }
+}
+
+/// Per second; 0 where no time is known to have passed.
+fn over(bytes: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { bytes as f64 / seconds } else { 0.0 }
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {
