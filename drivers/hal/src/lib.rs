@@ -16,7 +16,7 @@ pub mod fake;
 mod net;
 mod registers;
 
+pub use self::net::{Filter, Link, MacAddress, NetCounters, NetDevice, NetEvents, TransmitError};
 pub use clock::Clock;
 pub use dma::{DmaAllocator, DmaBuffer, DmaError, DmaRequest};
-pub use self::net::{Filter, Link, MacAddress, NetCounters, NetDevice, NetEvents, TransmitError};
 pub use registers::Registers;
