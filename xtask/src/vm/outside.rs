@@ -152,6 +152,8 @@ impl Outside {
         };
         let plan = match self {
             Outside::Nothing => apart(log),
+            // Nobody would ever speak to them.
+            Outside::Stations { .. } if first.is_none() => apart(log),
             Outside::Udp(port) => {
                 first.context("the guest has no network card")?.mode = NicMode::Socket { port: *port };
                 apart(log)
@@ -299,5 +301,62 @@ impl Connected {
         }
         told.extend(summary.worlds.into_iter().map(|(name, text)| format!("{name}: {text}")));
         Ok(told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emulator::Nic;
+
+    fn machine(cards: u8) -> Machine {
+        let nics = (0..cards).map(|number| Nic::new(number, NicMode::Unplugged)).collect();
+        Machine { nics, ..Machine::default() }
+    }
+
+    fn plug(card: usize) -> LogPlug {
+        let sink = SinkConfig { ip: [10, 77, 0, 2], prefix: 24, port: 5405, seed: 1, file: "log".into() };
+        LogPlug { card, cable: CableConfig { latency: 500_000, ..CableConfig::default() }, sink }
+    }
+
+    /// The networks as lists of ports, the quantum, and which of the host's cards are in lock-step.
+    fn joined(cards: u8, joined: bool, log: Option<LogPlug>) -> (Vec<String>, u64, Vec<bool>) {
+        let stations = if joined { vec![("world".into(), StationConfig::default())] } else { Vec::new() };
+        let cable = CableConfig::default();
+        let plan =
+            Plan { seed: 1, cable: &cable, joined, stations: &stations, machines: &[], capture: None, log };
+        let mut machine = machine(cards);
+        let config = plan.config(&[], &mut machine);
+        config.check().unwrap();
+        let ports = |network: &Network| {
+            let ports: Vec<String> = network.ports.iter().map(|(port, _)| port.to_string()).collect();
+            format!("{}: {}", network.name, ports.join(" "))
+        };
+        let lockstep = machine.nics.iter().map(|nic| matches!(nic.mode, NicMode::Lockstep { .. }));
+        (config.networks.iter().map(ports).collect(), config.quantum, lockstep.collect())
+    }
+
+    #[test]
+    fn the_log_has_a_network_of_its_own() {
+        let lan = String::from("lan: host:0 world:0");
+        assert_eq!(joined(1, true, None), (vec![lan.clone()], 100_000, vec![true]));
+        let both = vec![lan, "log: host:1 log:0".into()];
+        assert_eq!(joined(2, true, Some(plug(1))), (both, 100_000, vec![true, true]));
+        let first = vec!["lan: host:1 host:2 world:0".into(), "log: host:0 log:0".into()];
+        assert_eq!(joined(3, true, Some(plug(0))), (first, 100_000, vec![true, true, true]));
+        let alone = vec!["log: host:1 log:0".into()];
+        assert_eq!(joined(2, false, Some(plug(1))), (alone, 1_000_000, vec![false, true]));
+    }
+
+    #[test]
+    fn a_guest_s_card_on_a_port_of_this_host_is_not_the_log_s() {
+        let mut machine = machine(2);
+        // The log's file cannot be made: the cards are plugged in before.
+        let mut plug = plug(0);
+        plug.sink.file = "/none/log".into();
+        let error = Outside::Udp(40_000).connect_with_log(&mut machine, plug).err().unwrap();
+        assert!(format!("{error:#}").contains("/none/log"));
+        assert_eq!(machine.nics[1].mode, NicMode::Socket { port: 40_000 });
+        assert_eq!(machine.nics[0].mode, NicMode::Lockstep { device: "0".into() });
     }
 }
