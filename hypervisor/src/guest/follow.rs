@@ -85,6 +85,7 @@ impl Board {
                     }
                 }
                 Order::Run(run) => {
+                    replaying.approach.write((seen, run));
                     if moment == Moment::Between {
                         self.run_as(on, run);
                     }

@@ -14,11 +14,15 @@ use heapless::HistoryBuf;
 use replay::digest::packed::Malformed;
 use replay::log::error::Error as LogError;
 use replay::log::open::Entries;
+use replay::landing::Seen;
 use replay::point::Registers;
-use replay::replayer::{Divergence, Replayer, What};
+use replay::replayer::{Divergence, Replayer, Run, What};
 
 /// Synchronous exits remembered for the operator.
 pub const TRAIL: usize = 32;
+
+/// Exits on the way to an entry that are remembered.
+const APPROACH: usize = 12;
 
 /// Host time between two lines of progress, nanoseconds.
 const PROGRESS_NS: u64 = 500_000_000;
@@ -123,6 +127,8 @@ pub struct Replaying {
     pub kept: Option<Box<Checkpoint>>,
     /// What was asked for.
     pub options: ReplayOptions<'static>,
+    /// The last exits on the way to an entry, and how the guest was entered after each.
+    pub approach: HistoryBuf<(Seen, Run), APPROACH>,
     /// The last synchronous exits.
     pub trail: HistoryBuf<Step, TRAIL>,
     /// Host time at the start and at the last line of progress, nanoseconds.
@@ -146,6 +152,7 @@ impl Replaying {
             digest,
             kept: None,
             options,
+            approach: HistoryBuf::new(),
             trail: HistoryBuf::new(),
             started: now,
             told: now,
@@ -229,6 +236,12 @@ impl Board {
         let replayer = &replaying.replayer;
         let landings = replayer.landings();
         log::info!("replay: {ended}");
+        if let Ended::Diverged(Divergence { what: What::Landing(..), .. }) = ended {
+            for (seen, run) in replaying.approach.oldest_ordered() {
+                let Seen { n, rip, rcx, cause, delivering, .. } = seen;
+                log::info!("replay: n {n} rip {rip:#x} rcx {rcx:#x} {cause:?} delivering {delivering}: {run:x?}");
+            }
+        }
         if let Ended::Diverged(Divergence { entry, exits, what }) = ended {
             let kind = match what {
                 What::Missed(_) => "missed",
