@@ -12,6 +12,9 @@ use crate::replaying::progress::size;
 use crate::setup::{self, Purpose};
 use crate::{emulator, ui};
 
+/// How much of a failure is shown, lines; --json has all of it.
+const SHOWN_LINES: usize = 8;
+
 /// Record and replay guests under host conditions that a seed has chosen.
 ///
 /// Each run chooses a guest (test kernels that try to execute differently the second time, loads of Linux), a host that records and
@@ -108,7 +111,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 fn tell(done: &Done) {
     let (verdict, what) = match &done.failure {
         None => ("ok", format!("{} replays equal", done.equal)),
-        Some(why) => ("FAIL", why.clone()),
+        Some(why) => ("FAIL", why.lines().take(SHOWN_LINES).collect::<Vec<_>>().join("\n        ")),
     };
     ui::say(format!(
         "  {verdict:<5} run {}: {}, {} of log, {what} ({})",
