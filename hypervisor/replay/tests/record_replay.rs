@@ -150,13 +150,14 @@ fn changed_entries_are_noticed() {
         let log = Log::open(&recording.log).expect("a sound log");
         let entries: Vec<_> = log.read().collect();
         let mut rng = Seed::new(seed ^ 99);
-        let other = [0x5A; 64];
+        let others = [[0x5A; 64], [0xA5; 64]];
         for _ in 0..4 {
             let mut changed = entries.clone();
             let at = rng.below(entries.len() as u64 - 1) as usize;
             let entry = &mut changed[at];
             let kind = match (&mut entry.place, &mut entry.event) {
                 (_, Event::Frame { frame, .. }) if !frame.is_empty() && rng.one_in(2) => {
+                    let other = &others[usize::from(frame[0] == 0x5A)];
                     *frame = &other[..frame.len()];
                     0
                 }

@@ -14,7 +14,7 @@ use super::program::{Op, Program};
 /// As in the kernel: an armed overflow stays while software has completed no more instructions than these since.
 const DRIFT: u64 = 16;
 /// Entries into the guest after which a replay is given up.
-const PATIENCE: u64 = 3_000_000;
+const PATIENCE: u64 = 300_000;
 /// The watchdog, instructions.
 const WATCHDOG: u64 = 5000;
 
