@@ -168,7 +168,7 @@ impl World {
     fn write(&mut self, page: u32, index: usize, new: u64, known: bool) {
         let (machine, tracker) = (&mut self.machine, &mut self.tracker);
         if machine.hidden.contains(&page) {
-            tracker.close(page, known, machine);
+            tracker.close(page, machine);
         }
         if !machine.watched.contains(&page) || tracker.plan(page, known, machine) == Plan::Native {
             machine.set_entry(self.format, page, index, new);
@@ -184,7 +184,7 @@ impl World {
             tracker.after_change(page, index, new, machine);
         }
         tracker.outdate(page, index, old, new, machine);
-        tracker.consider_opening(page, machine);
+        tracker.consider_opening(page, index, u64::from(page) * 64, machine);
     }
 
     fn load(&mut self, random: &mut Random) {
@@ -212,7 +212,7 @@ impl World {
         let linear = self.random_linear(random);
         // A walk comes to hidden pages, too: an exit closes what is open.
         while let Some(page) = self.hidden_on_the_way(linear) {
-            self.tracker.close(page, random.chance(50), &mut self.machine);
+            self.tracker.close(page, &mut self.machine);
         }
         let Some((_, pages)) = self.machine.walk(self.format, &self.tops, linear) else { return };
         for (n, page) in pages.iter().enumerate() {

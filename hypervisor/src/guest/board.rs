@@ -353,6 +353,7 @@ impl Machine for Board {
     #[inline]
     fn exited(&mut self, on: &mut Active<'_>, exit: &Exit) {
         self.cause = ExitCause::Other;
+        self.end_step(on);
         if vcpu::is_synchronous(on, exit) {
             if *exit == Exit::Hlt && core::mem::take(&mut self.halt_again) {
                 self.exit = true;

@@ -2,7 +2,6 @@
 //! (accessed and dirty bits are set here and nowhere else). docs/paging.md has the reasoning; `machine::paging` the pure part.
 
 use super::board::{Board, reason};
-use crate::arch::cpu;
 use crate::arch::physical::Pages;
 use crate::memory::{FRAME, OutOfFrames, Zone};
 pub use crate::options::PagingMode as Mode;
@@ -13,7 +12,7 @@ use alloc::boxed::Box;
 use heapless::Vec;
 use machine::cpu::registers::efer;
 use machine::emulate::walk::{self, NoPage, Purpose};
-use machine::emulate::{Bus, BusError, Cause, Emulator, MAX_LENGTH};
+use machine::emulate::{Bus, BusError, Cause, Emulator, MAX_LENGTH, Outcome};
 use machine::paging::format::{ACCESSED, DIRTY, Format, PRESENT};
 use machine::paging::store::{self, Store as Instruction};
 use machine::paging::tracker::{Guard, Plan, Store, Tracker};
@@ -21,10 +20,10 @@ use machine::ram::{TablesWritten, mark};
 use vmx::exit::{EptViolation, LinearAccess};
 use vmx::fields::{self, VmcsRead, VmcsWrite};
 
-/// A page that was opened is closed again before so many ticks of the time-stamp counter: that was not worth it.
-const EARLY: u64 = 1_500;
-
 const PAGE: usize = FRAME as usize;
+
+/// Bytes that an instruction writes at most to one place, but for those that save a whole state.
+const WIDEST_STORE: usize = 64;
 
 /// What was done, for the console.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +38,8 @@ pub struct Counters {
     pub quick: u64,
     /// Writes to tables, emulated by the general emulator.
     pub general: u64,
+    /// Instructions that were let write to a table.
+    pub stepped: u64,
     /// Writes to what was no table any more.
     pub native: u64,
     /// Hidden pages that were touched.
@@ -194,8 +195,17 @@ struct Strict {
     /// A table as it was before an instruction, and as it is after it.
     before: Box<[u8; PAGE]>,
     after: Box<[u8; PAGE]>,
-    /// When a page was last opened.
-    opened_at: u64,
+    /// The guest is let write to a table by itself, for one instruction.
+    step: Option<Step>,
+}
+
+/// An instruction that nobody can emulate writes to a table.
+struct Step {
+    page: usize,
+    /// Where its write begins.
+    offset: usize,
+    /// The guest exits after each instruction anyway.
+    trapped: bool,
 }
 
 /// The guest's paging.
@@ -234,7 +244,7 @@ impl Paging {
             self.strict.as_ref().map(|strict| strict.tracker.counters()).unwrap_or_default(),
         );
         crate::machine_line!(
-            "paging mode={} dirtied={} bits-set={} unknown={} quick={} general={} native={} closed={} loads={} \
+            "paging mode={} dirtied={} bits-set={} unknown={} quick={} general={} stepped={} native={} closed={} loads={} \
              swallowed={} tables={} most-tables={} roots={} forgotten={} opened={} closed-early={} rebuilt={}",
             self.mode.word(),
             c.dirtied,
@@ -242,6 +252,7 @@ impl Paging {
             c.unknown,
             c.quick,
             c.general,
+            c.stepped,
             c.native,
             c.closed,
             c.loads,
@@ -281,7 +292,7 @@ impl Strict {
             emulator: Emulator::new(),
             before: Box::new([0; PAGE]),
             after: Box::new([0; PAGE]),
-            opened_at: 0,
+            step: None,
         })
     }
 
@@ -307,6 +318,49 @@ impl Strict {
             tracker.load(format, registers.cr3, tops, &mut hand);
         }
         hand.settle();
+    }
+
+    /// A page has changed from what is in `before`: back to that, and then entry by entry. `around`: of entries that are not near this
+    /// offset, those that differ in no more than accessed and dirty bits stay as they were.
+    fn follow_changes(&mut self, vm: &mut Vm, on: &mut Active<'_>, page: usize, around: Option<usize>) {
+        let memory = &mut vm.memory_mut()[page * PAGE..(page + 1) * PAGE];
+        self.after.copy_from_slice(memory);
+        memory.copy_from_slice(&*self.before);
+        let Self { tracker, targets, before, after, .. } = self;
+        let mut hand = Hand { vm, on, targets, flush: Flush::Nothing };
+        let size = tracker.format().entry_bytes();
+        for index in 0..PAGE / size {
+            let at = index * size;
+            let (old, new) = (number(&before[..], at, size), number(&after[..], at, size));
+            let by_a_walk = (old ^ new) & !(ACCESSED | DIRTY) == 0
+                && around.is_some_and(|offset| !(offset..offset + WIDEST_STORE).contains(&at));
+            if !by_a_walk {
+                change_entry(tracker, &mut hand, page as u32, index, new);
+            }
+        }
+        hand.settle();
+    }
+
+    /// Lets the guest write to a table, for one instruction. The processor's walks may set bits in it meanwhile: what they set
+    /// is undone.
+    fn begin_step(&mut self, vm: &mut Vm, on: &mut Active<'_>, page: usize, offset: usize) {
+        self.before.copy_from_slice(&vm.memory()[page * PAGE..(page + 1) * PAGE]);
+        if let Some(pages) = vm.pages_mut() {
+            pages.change(page, mark::DIRTY, mark::TABLE);
+        }
+        self.step = Some(Step { page, offset, trapped: on.traps_instructions() });
+        on.trap_instructions(true);
+    }
+
+    #[cold]
+    fn end_step(&mut self, vm: &mut Vm, on: &mut Active<'_>, step: Step) {
+        on.trap_instructions(step.trapped);
+        if let Some(pages) = vm.pages_mut() {
+            pages.change(step.page, mark::TABLE, 0);
+        }
+        self.follow_changes(vm, on, step.page, Some(step.offset));
+        // Nothing stays that a walk has cached of bits that are undone.
+        vm.settle();
     }
 
     /// The instruction at RIP, if it is one of those that tables are written with. The processor has just fetched it.
@@ -443,6 +497,7 @@ impl Board {
     /// The guest's memory or registers have changed in a way that no exit tells of: everything is looked through anew.
     #[cold]
     pub fn rebuild_paging(&mut self, on: &mut Active<'_>) {
+        self.end_step(on);
         if let Some(pages) = self.vm.pages_mut() {
             pages.take_tables_written();
         }
@@ -516,9 +571,8 @@ impl Board {
         let Self { vm, paging, .. } = self;
         paging.counters.closed += 1;
         if let Some(strict) = &mut paging.strict {
-            let early = cpu::tsc().wrapping_sub(strict.opened_at) < EARLY;
             let (tracker, mut hand) = strict.with(vm, on);
-            tracker.close(page as u32, early, &mut hand);
+            tracker.close(page as u32, &mut hand);
             hand.settle();
         }
         Verdict::Resume
@@ -558,7 +612,7 @@ impl Board {
                 );
                 Verdict::Stop(Stop::Named(reason::DELIVERY))
             } else {
-                self.write_table_slowly(on, page)
+                self.write_table_slowly(on, page, offset)
             };
         };
         paging.counters.quick += 1;
@@ -570,12 +624,10 @@ impl Board {
         let entry = number(hand.vm.memory(), page * PAGE + index * entry_bytes, entry_bytes);
         let mask = (u64::MAX >> (64 - 8 * size)) << (8 * within);
         change_entry(tracker, &mut hand, page as u32, index, entry & !mask | new << (8 * within) & mask);
-        let opened = tracker.consider_opening(page as u32, &mut hand);
+        let rip = hand.on.vmcs().read(fields::GUEST_RIP);
+        tracker.consider_opening(page as u32, index, rip, &mut hand);
         hand.settle();
-        if opened {
-            strict.opened_at = cpu::tsc();
-        }
-        let rip = on.vmcs().read(fields::GUEST_RIP).wrapping_add(instruction.length.into());
+        let rip = rip.wrapping_add(instruction.length.into());
         let long = on.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0;
         on.retire_to(if long { rip } else { rip & 0xffff_ffff });
         Verdict::Resume
@@ -583,7 +635,7 @@ impl Board {
 
     /// A write to a table by whatever instruction: the general emulator does it, and what has changed is found by comparing.
     #[cold]
-    fn write_table_slowly(&mut self, on: &mut Active<'_>, page: usize) -> Verdict {
+    fn write_table_slowly(&mut self, on: &mut Active<'_>, page: usize, offset: usize) -> Verdict {
         self.paging.counters.general += 1;
         let now = self.time.now();
         // Out of its place, as it needs the board.
@@ -599,22 +651,27 @@ impl Board {
             if let Some(pages) = self.vm.pages_mut() {
                 pages.take_tables_written();
             }
-            // Back to what it was, and then entry by entry.
-            let memory = &mut self.vm.memory_mut()[bytes];
-            strict.after.copy_from_slice(memory);
-            memory.copy_from_slice(&*strict.before);
-            let Strict { tracker, targets, after, .. } = &mut strict;
-            let mut hand = Hand { vm: &mut self.vm, on, targets, flush: Flush::Nothing };
-            let size = tracker.format().entry_bytes();
-            for index in 0..PAGE / size {
-                let new = number(&after[..], index * size, size);
-                change_entry(tracker, &mut hand, page as u32, index, new);
-            }
-            hand.settle();
+            strict.follow_changes(&mut self.vm, on, page, None);
         }
         // Several: `Board::rebuild_paging` comes before the entry.
+        if matches!(outcome, Outcome::Undecodable(_) | Outcome::Unsupported { .. }) {
+            strict.begin_step(&mut self.vm, on, page, offset);
+            self.paging.strict = Some(strict);
+            self.paging.counters.stepped += 1;
+            return Verdict::Resume;
+        }
         self.paging.strict = Some(strict);
         on.settle(outcome)
+    }
+
+    /// Comes right after every exit: the instruction that was let write to a table is through, or has to try again.
+    #[inline]
+    pub fn end_step(&mut self, on: &mut Active<'_>) {
+        if let Some(strict) = &mut self.paging.strict
+            && let Some(step) = strict.step.take()
+        {
+            strict.end_step(&mut self.vm, on, step);
+        }
     }
 
     /// A page fault that is none of a missing page, in fast mode: another host's translations may not have made it. None: it is

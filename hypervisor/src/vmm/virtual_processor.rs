@@ -237,6 +237,12 @@ impl Active<'_> {
         self.set(controls::MONITOR_TRAP_FLAG, on);
     }
 
+    /// Whether the guest exits after each instruction.
+    #[inline]
+    pub const fn traps_instructions(&self) -> bool {
+        self.vcpu.controls.has(controls::MONITOR_TRAP_FLAG)
+    }
+
     /// Whether RF is set: the guest is within a repeated instruction, or came here by an IRET that has set it.
     pub fn repeats(&self) -> bool {
         self.vmcs().read(fields::GUEST_RFLAGS) & RFLAGS_RF != 0

@@ -39,6 +39,7 @@ pub enum Format {
 
 impl Format {
     /// As the registers say, and CPUID of 1-GByte pages.
+    #[inline]
     pub const fn of(cr0: u64, cr4: u64, efer: u64, gigabyte: bool) -> Self {
         match () {
             () if cr0 & CR0_PG == 0 => Self::Off,
@@ -49,6 +50,7 @@ impl Format {
     }
 
     /// The level of the tables that CR3 or the registers lead to; tables of level 1 map 4-KByte pages.
+    #[inline]
     pub const fn top(self) -> usize {
         match self {
             Self::Off => 0,
@@ -58,16 +60,19 @@ impl Format {
     }
 
     /// Entries have 8 bytes, not 4.
+    #[inline]
     pub const fn wide(self) -> bool {
         !matches!(self, Self::Legacy { .. })
     }
 
     /// Bytes of an entry.
+    #[inline]
     pub const fn entry_bytes(self) -> usize {
         if self.wide() { 8 } else { 4 }
     }
 
     /// The part of CR3 that says where the top is.
+    #[inline]
     pub const fn root(self, cr3: u64) -> u64 {
         match self {
             Self::Off => 0,
@@ -78,16 +83,19 @@ impl Format {
     }
 
     /// The lowest bit of a linear address that chooses an entry of a table of this level.
+    #[inline]
     pub const fn shift(self, level: usize) -> u32 {
         12 + (level as u32).saturating_sub(1) * if self.wide() { 9 } else { 10 }
     }
 
     /// The entry of a table of this level that a linear address chooses.
+    #[inline]
     pub const fn index(self, level: usize, linear: u64) -> usize {
         (linear >> self.shift(level)) as usize & if self.wide() { 0x1ff } else { 0x3ff }
     }
 
     /// The address of the table that an entry of a table of this level refers to; None if it refers to none.
+    #[inline]
     pub const fn child(self, level: usize, entry: u64) -> Option<u64> {
         if entry & PRESENT == 0 || level < 2 {
             return None;
@@ -108,6 +116,7 @@ impl Format {
     /// Whether translations made with an entry may be cached that the new one would not make: it was present and accessed,
     /// without which nothing is cached (SDM vol. 3A, "TLBs" and "Paging-Structure Caches"), and not only bits have changed
     /// that do not count, or accessed and dirty bits been set.
+    #[inline]
     pub const fn outdates(old: u64, new: u64) -> bool {
         let cached = old & PRESENT != 0 && old & ACCESSED != 0;
         let set = !old & new & (ACCESSED | DIRTY);

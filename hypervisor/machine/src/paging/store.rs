@@ -76,6 +76,7 @@ impl Bytes<'_> {
     }
 
     /// A little-endian number of so many bytes, sign-extended.
+    #[inline]
     fn signed(&mut self, bytes: usize) -> Option<u64> {
         let slice = self.bytes.get(self.at..self.at + bytes)?;
         self.at += bytes;
@@ -84,6 +85,7 @@ impl Bytes<'_> {
     }
 
     /// Passes a ModRM byte with a memory operand, and what belongs to it. Returns the middle field. None: a register operand.
+    #[inline]
     fn memory(&mut self) -> Option<u8> {
         let modrm = self.next()?;
         let (mode, base) = (modrm >> 6, modrm & 7);
@@ -102,6 +104,7 @@ impl Bytes<'_> {
 }
 
 /// Decodes the instruction at the beginning of `bytes`; `long`: 64-bit code, otherwise 32-bit code.
+#[inline]
 pub fn decode(bytes: &[u8], long: bool) -> Option<Store> {
     let mut code = Bytes { bytes, at: 0 };
     let (mut narrow, mut locked) = (false, false);
@@ -142,6 +145,7 @@ pub fn decode(bytes: &[u8], long: bool) -> Option<Store> {
 
 type Parts = (Kind, Source, u8);
 
+#[inline]
 fn one_byte(code: &mut Bytes<'_>, byte: u8, word: u8, rex: u8) -> Option<Parts> {
     let size = if byte & 1 == 0 { 1 } else { word };
     let register = |field: u8| Source::Register(field | (rex & 4) << 1);
@@ -162,6 +166,7 @@ fn one_byte(code: &mut Bytes<'_>, byte: u8, word: u8, rex: u8) -> Option<Parts> 
     })
 }
 
+#[inline]
 fn two_byte(code: &mut Bytes<'_>, byte: u8, word: u8, rex: u8) -> Option<Parts> {
     let size = if byte & 1 == 0 { 1 } else { word };
     let register = |field: u8| Source::Register(field | (rex & 4) << 1);
@@ -260,12 +265,14 @@ impl Store {
     }
 
     /// The source register takes what was in memory.
+    #[inline]
     fn answer(&self, registers: &mut impl Registers, old: u64) {
         if let Source::Register(number) = self.source {
             self.write(registers, number, old);
         }
     }
 
+    #[inline]
     fn read(&self, registers: &impl Registers, number: u8) -> u64 {
         match self.high_byte(number) {
             Some(of) => registers.get(of) >> 8,
@@ -273,6 +280,7 @@ impl Store {
         }
     }
 
+    #[inline]
     fn write(&self, registers: &mut impl Registers, number: u8, value: u64) {
         if let Some(of) = self.high_byte(number) {
             let kept = registers.get(of) & !0xff00;
@@ -287,11 +295,13 @@ impl Store {
     }
 
     /// AH, CH, DH and BH: the register that they are part of.
+    #[inline]
     const fn high_byte(&self, number: u8) -> Option<u8> {
         if self.size == 1 && !self.rex && number >= 4 && number < 8 { Some(number - 4) } else { None }
     }
 }
 
+#[inline]
 fn set_status(registers: &mut impl Registers, which: u64, flags: u64) {
     let old = registers.flags();
     registers.set_flags(old & !which | flags & which);

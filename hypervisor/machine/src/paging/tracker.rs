@@ -17,8 +17,12 @@ pub const OPEN: usize = 4;
 
 /// Writes to one page without one to another, after which it is opened.
 const OPEN_AFTER: u32 = 3;
-/// How often a page is not opened, after it was closed too early.
-const SHYNESS: u8 = 6;
+/// How often a page is not opened, after it was opened for nothing.
+const SHYNESS: u8 = 4;
+/// Instructions that are told apart, by a hash of where they are.
+const SITES: usize = 64;
+/// From this worth on a page is opened at an instruction's first write to it.
+const WORTHY: u8 = 2;
 
 const PAGE: usize = 4096;
 /// No page.
@@ -74,6 +78,7 @@ struct Info {
 }
 
 impl Info {
+    #[inline]
     fn unpack(words: [u64; 3]) -> Self {
         let (low, high) = (|word: u64| word as u32, |word: u64| (word >> 32) as u32);
         let state = high(words[2]);
@@ -86,17 +91,20 @@ impl Info {
         }
     }
 
+    #[inline]
     fn pack(self) -> [u64; 3] {
         let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         let state = self.refs[3] & 0xffff | u32::from(self.open) << 16 | u32::from(self.shy) << 24;
         [join(self.refs[0], self.refs[1]), join(self.refs[2], self.parent), join(self.base, state)]
     }
 
+    #[inline]
     fn is_table(&self) -> bool {
         self.refs != [0; 4]
     }
 
     /// The level, where it is a table of but one.
+    #[inline]
     fn level(&self) -> Option<usize> {
         let mut levels = self.refs.iter().enumerate().filter(|(_, refs)| **refs != 0);
         match (levels.next(), levels.next()) {
@@ -106,6 +114,7 @@ impl Info {
     }
 
     /// Only one entry refers to it, as a table of level 1.
+    #[inline]
     fn is_single_leaf(&self) -> bool {
         self.refs == [1, 0, 0, 0] && self.parent != NONE
     }
@@ -119,6 +128,18 @@ struct Root {
     tops: [u32; 4],
     /// When it was last found to be current.
     used: u64,
+}
+
+/// A page that is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Opened {
+    page: u32,
+    parent: u32,
+    /// Where the instruction is that wrote to it last.
+    site: usize,
+    /// The entry behind the one that was written, and what was in it: if it is another at the end, opening was worth it.
+    index: usize,
+    next: u64,
 }
 
 /// What is to become of a write to a watched page.
@@ -152,9 +173,11 @@ pub struct Tracker<S: Store> {
     /// The root that CR3 has now, by its key.
     current: u64,
     clock: u64,
-    open: Vec<(u32, u32), OPEN>,
+    open: Vec<Opened, OPEN>,
     /// The page last written to, and how often since another was.
     last: (u32, u32),
+    /// By the place of an instruction: whether what it writes to has proved worth opening, 0 to 3.
+    worth: [u8; SITES],
     counters: Counters,
 }
 
@@ -172,11 +195,13 @@ impl<S: Store> Tracker<S> {
             clock: 0,
             open: Vec::new(),
             last: (NONE, 0),
+            worth: [0; SITES],
             counters: Counters::default(),
         }
     }
 
     /// The format that is tracked.
+    #[inline]
     pub const fn format(&self) -> Format {
         self.format
     }
@@ -187,6 +212,7 @@ impl<S: Store> Tracker<S> {
     }
 
     /// Whether a page is a known table.
+    #[inline]
     pub fn is_table(&self, page: u32) -> bool {
         self.info(page).is_table()
     }
@@ -294,6 +320,7 @@ impl<S: Store> Tracker<S> {
     }
 
     /// Whether changing an entry from `old` to `new` changes what other tables there are.
+    #[inline]
     pub fn matters(&self, page: u32, old: u64, new: u64) -> bool {
         let info = self.info(page);
         (2..=4).any(|level| {
@@ -343,57 +370,66 @@ impl<S: Store> Tracker<S> {
         }
     }
 
-    /// After an emulated write: a page that is written to again and again is opened, if that can be. True if it was.
+    /// After an emulated write to entry `index` by the instruction at `rip`: a page that is written to again and again is opened,
+    /// or one that such an instruction has begun to write to, if that can be.
     #[inline]
-    pub fn consider_opening(&mut self, page: u32, guard: &mut impl Guard) -> bool {
-        if self.last.0 != page || self.last.1 < OPEN_AFTER {
-            return false;
+    pub fn consider_opening(&mut self, page: u32, index: usize, rip: u64, guard: &mut impl Guard) {
+        let site = (rip ^ rip >> 6) as usize % SITES;
+        if self.last.0 == page && self.last.1 >= OPEN_AFTER || self.worth[site] >= WORTHY {
+            self.open(page, index + 1, site, guard);
         }
+    }
+
+    fn open(&mut self, page: u32, index: usize, site: usize, guard: &mut impl Guard) {
         let mut info = self.info(page);
-        if !info.is_single_leaf() || info.open {
-            return false;
+        if !info.is_single_leaf() || info.open || index >= PAGE / self.format.entry_bytes() {
+            return;
         }
         if info.shy != 0 {
             info.shy -= 1;
-            self.set_info(page, info);
-            return false;
+            return self.set_info(page, info);
         }
         if self.open.is_full() {
-            let (_, oldest) = self.open[0];
-            self.close(oldest, false, guard);
+            let oldest = self.open[0].parent;
+            self.close(oldest, guard);
         }
         info.open = true;
         self.set_info(page, info);
+        let next = entry_at(guard.ram(), page, index, self.format.wide());
         // It is not full.
-        let _ = self.open.push((page, info.parent));
+        let _ = self.open.push(Opened { page, parent: info.parent, site, index, next });
         guard.hide(info.parent, true);
         guard.watch(page, false);
         self.counters.opened += 1;
         self.last = (NONE, 0);
-        true
     }
 
-    /// A hidden page is accessed: what is open below it is closed. `early`: it was hardly worth it.
-    pub fn close(&mut self, parent: u32, early: bool, guard: &mut impl Guard) {
-        while let Some(at) = self.open.iter().position(|(_, of)| *of == parent) {
-            let (page, _) = self.open.swap_remove(at);
-            self.shut(page, early, guard);
+    /// A hidden page is accessed: what is open below it is closed.
+    pub fn close(&mut self, parent: u32, guard: &mut impl Guard) {
+        while let Some(at) = self.open.iter().position(|opened| opened.parent == parent) {
+            let opened = self.open.swap_remove(at);
+            self.shut(opened, guard);
         }
         guard.hide(parent, false);
     }
 
     /// Nothing is open.
     pub fn close_all(&mut self, guard: &mut impl Guard) {
-        while let Some((page, parent)) = self.open.pop() {
-            self.shut(page, false, guard);
-            guard.hide(parent, false);
+        while let Some(opened) = self.open.pop() {
+            self.shut(opened, guard);
+            guard.hide(opened.parent, false);
         }
     }
 
-    fn shut(&mut self, page: u32, early: bool, guard: &mut impl Guard) {
+    fn shut(&mut self, opened: Opened, guard: &mut impl Guard) {
+        let Opened { page, site, index, next, .. } = opened;
+        let worth = entry_at(guard.ram(), page, index, self.format.wide()) != next;
         let mut info = self.info(page);
         info.open = false;
-        if early {
+        if worth {
+            self.worth[site] = (self.worth[site] + 1).min(3);
+        } else {
+            self.worth[site] = self.worth[site].saturating_sub(1);
             info.shy = SHYNESS;
             self.counters.closed_early += 1;
         }
@@ -401,6 +437,7 @@ impl<S: Store> Tracker<S> {
         guard.watch(page, true);
     }
 
+    #[inline]
     fn info(&self, page: u32) -> Info {
         let at = page as usize * Self::WORDS;
         match self.store.words().get(at..at + Self::WORDS) {
@@ -409,6 +446,7 @@ impl<S: Store> Tracker<S> {
         }
     }
 
+    #[inline]
     fn set_info(&mut self, page: u32, info: Info) {
         let at = page as usize * Self::WORDS;
         if let Some(place) = self.store.words_mut().get_mut(at..at + Self::WORDS) {
@@ -416,11 +454,13 @@ impl<S: Store> Tracker<S> {
         }
     }
 
+    #[inline]
     fn child(&self, level: usize, entry: u64, guard: &impl Guard) -> Option<u32> {
         guard.page_of(self.format.child(level, entry)?)
     }
 
     /// The base of the table that entry `index` of a table of this level leads to.
+    #[inline]
     const fn base_of(&self, level: usize, index: usize, base: u32) -> u32 {
         if base == SEVERAL {
             return SEVERAL;
@@ -429,10 +469,12 @@ impl<S: Store> Tracker<S> {
     }
 
     /// A base as an address.
+    #[inline]
     const fn linear_of(&self, base: u32) -> u64 {
         (base as u64) << self.format.shift(2)
     }
 
+    #[inline]
     const fn canonical(&self, linear: u64) -> u64 {
         match self.format {
             Format::FourLevel { .. } => ((linear << 16) as i64 >> 16) as u64,
@@ -590,6 +632,7 @@ impl<S: Store> Tracker<S> {
 }
 
 /// An entry of a page; 0 where there is no such page.
+#[inline]
 fn entry_at(ram: &[u8], page: u32, index: usize, wide: bool) -> u64 {
     let bytes = if wide { 8 } else { 4 };
     let start = page as usize * PAGE + index * bytes;
@@ -601,6 +644,7 @@ fn entry_at(ram: &[u8], page: u32, index: usize, wide: bool) -> u64 {
 }
 
 /// The next entry that is present, from entry `from` of a page on.
+#[inline]
 fn next_present(ram: &[u8], page: u32, from: usize, wide: bool) -> Option<(usize, u64)> {
     let table = ram.get(page as usize * PAGE..(page as usize + 1) * PAGE)?;
     if !wide {
