@@ -20,8 +20,11 @@ use crate::vm::outside::Outside;
 
 /// Skids of the counters' overflow interrupt that a host may have: none, as in the field, more than in the field.
 const SKIDS: [Option<(u64, u64)>; 4] = [None, Some((0, 3)), Some((5, 40)), Some((64, 128))];
-/// Instructions per emulated second: how long a host's timer is in instructions.
-const RATES: [u64; 4] = [20_000_000, 50_000_000, 120_000_000, 400_000_000];
+/// Instructions per emulated second of a host that records: how long its timers are in instructions. A slower one does not get
+/// through the storms of interrupts that some guests ask for.
+const RATES: [u64; 4] = [100_000_000, 200_000_000, 400_000_000, 1_000_000_000];
+/// The same of a host that replays, whose time is no matter.
+const REPLAY_RATES: [u64; 4] = [20_000_000, 50_000_000, 300_000_000, 1_000_000_000];
 /// Milliseconds of guest time between checkpoints.
 const CHECKPOINTS: [u32; 3] = [100, 500, 2000];
 /// The most replays of one recording.
@@ -109,7 +112,7 @@ pub struct Done {
 
 impl Conditions {
     /// The conditions that this stream of chances gives.
-    fn draw(rng: &mut Rng) -> Self {
+    fn draw(rng: &mut Rng, rates: &[u64]) -> Self {
         let skid = pick(rng, &SKIDS).map(|(least, most)| format!("{least}:{most}:{}", rng.below(1 << 32)));
         // Rates per million instructions: from none at all to what no silicon does.
         let tlb = match rng.below(3) {
@@ -118,7 +121,7 @@ impl Conditions {
             _ => Some(format!("{}:1000:1000", rng.below(1 << 32))),
         };
         let variation = (rng.below(4) != 0).then(|| 1 + rng.below(1 << 32));
-        Conditions { skid, tlb, variation, ips: pick(rng, &RATES), seed: rng.below(1 << 32) }
+        Conditions { skid, tlb, variation, ips: pick(rng, rates), seed: rng.below(1 << 32) }
     }
 
     fn host(&self, name: &str, campaign: &Campaign) -> Host {
@@ -158,8 +161,8 @@ impl Campaign {
         let guest = self.guests.get(index).map(|guest| guest.name).unwrap_or_default();
         let follows_host = rng.below(4) != 0;
         let checkpoint = pick(&mut rng, &CHECKPOINTS);
-        let record = Conditions::draw(&mut rng);
-        let replays = (0..=rng.below(REPLAYS)).map(|_| Conditions::draw(&mut rng)).collect();
+        let record = Conditions::draw(&mut rng, &RATES);
+        let replays = (0..=rng.below(REPLAYS)).map(|_| Conditions::draw(&mut rng, &REPLAY_RATES)).collect();
         Plan { run, guest, follows_host, checkpoint, record, replays }
     }
 
