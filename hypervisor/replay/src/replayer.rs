@@ -239,9 +239,9 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
         }
     }
 
-    /// A divergence that the caller has found, at the entry that was applied last.
-    pub const fn divergence(&self, what: What<S::Error>) -> Divergence<S::Error> {
-        Divergence { entry: self.entry.saturating_sub(1), exits: self.course.exits(), what }
+    /// The guest has passed the place of a later entry on its way to the next.
+    pub const fn lost(&self, place: Place) -> Divergence<S::Error> {
+        Divergence { entry: self.entry, exits: self.course.exits(), what: What::Missed(place) }
     }
 
     fn diverged(&self, what: What<S::Error>) -> Order<'l, S::Error> {

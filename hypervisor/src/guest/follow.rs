@@ -8,7 +8,7 @@ use super::tape::Tape;
 use crate::vcpu::{Active, Stop, Verdict};
 use crate::{duties, terminal};
 use replay::landing::{Action, Seen};
-use replay::log::entry::{Entry, Event};
+use replay::log::entry::{Entry, Event, Place};
 use replay::point::RegistersHash;
 use replay::replayer::{Moment, Order, Run};
 use vmx::fields::{self, VmcsRead};
@@ -22,6 +22,9 @@ const DR7_ENABLES: u64 = 0xFF;
 /// An armed overflow stays as it is while no more instructions than these were completed by software since: each makes it come
 /// later by one, and margins have that much room.
 const DRIFT: u64 = 16;
+
+/// Entries that are looked at for one that the guest has passed.
+const LOOKAHEAD: usize = 64;
 
 /// How the guest is entered while it is led.
 #[derive(Debug, Default)]
@@ -145,6 +148,7 @@ impl Board {
         if core::mem::take(&mut self.timer) {
             self.set_watchdog(on);
             self.tell_progress();
+            self.check_way();
         }
         let pending = duties::pending();
         if pending & duties::SERIAL != 0 {
@@ -152,6 +156,21 @@ impl Board {
             terminal::serve(Some(&mut Desk { board: self, exits: &exits, cycles: &cycles }));
         }
         duties::take(duties::NETWORK);
+    }
+
+    /// A guest that runs freely to its next exit, and has lost its way, may never come to it: then it is beyond a place that
+    /// comes later in the log.
+    fn check_way(&mut self) {
+        let n = self.time.instructions();
+        let Tape::Replaying(replaying) = &mut self.tape else { return };
+        let places = replaying.replayer.ahead().take(LOOKAHEAD).map(|entry| entry.place);
+        let passed =
+            places.into_iter().find(|place| matches!(place, Place::Between { point, .. } if point.n < n));
+        if let Some(place) = passed {
+            let divergence = replaying.replayer.lost(place);
+            replaying.end(Ended::Diverged(divergence));
+            self.stop(reason::REPLAY);
+        }
     }
 
     fn seen(&self, on: &Active<'_>) -> Seen {

@@ -85,14 +85,6 @@ impl GuestTime {
         }
     }
 
-    /// C: conditional branches that the guest has retired. 0 without counters.
-    pub fn branches(&self) -> u64 {
-        match &self.source {
-            Source::Instructions(counters) => counters.branches(),
-            Source::Host { .. } => 0,
-        }
-    }
-
     /// Software has completed so many instructions in the guest's place, ever.
     #[inline]
     pub const fn set_emulated(&mut self, emulated: u64) {
