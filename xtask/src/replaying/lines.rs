@@ -80,6 +80,12 @@ pub fn guest_console(console: &str) -> String {
     guest.filter(|line| !is_ours(line)).map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
+/// A text without white space, to compare what two guests have said: where a line of the hypervisor's came, the guest's own is cut
+/// in two.
+pub fn squeezed(text: &str) -> String {
+    text.split_whitespace().collect()
+}
+
 /// What the shell says when the line is its own again.
 const ENDED: &str = "[the guest has ended";
 /// What the kernel says of the guest's end.
@@ -140,5 +146,8 @@ mod tests {
         assert_eq!(fingerprint(console).unwrap(), "FINGERPRINT\n12\n34\n");
         assert_eq!(guest_console(console), "hello\n@@ FINGERPRINT\n12\n34\n@@ DONE up=3\n\n");
         assert_eq!(fingerprint("nothing"), None);
+        let cut = "@@ FINGERPRINT a=\r\n@@ replay event=progress entry=1\r\n7\n@@ DONE\n";
+        let whole = "@@ FINGERPRINT a=7\n@@ DONE\n";
+        assert_eq!([cut, whole].map(|one| squeezed(&fingerprint(one).unwrap())), ["FINGERPRINTa=7"; 2]);
     }
 }
