@@ -23,6 +23,7 @@ pub mod rtc;
 pub mod screen;
 pub mod serial;
 pub mod stack;
+pub mod sums;
 pub mod time;
 pub mod tiny_guests;
 pub mod vmenter;

@@ -132,7 +132,7 @@ impl Board {
             "local-apic" => state.interrupts.local.task_priority ^= narrow,
             "msrs" => state.msrs.tsc_adjust ^= wide,
             "uart" => state.uart.scratch ^= narrow,
-            "pit" => state.pit.channels[0].start ^= wide,
+            "pit" => state.pit.channels[1].start ^= wide,
             "rtc" => state.rtc.ram[0x70] ^= narrow,
             "pm" => state.pm.carries ^= wide,
             "keyboard" => state.keyboard.ram[1] ^= narrow,

@@ -3,6 +3,7 @@
 use super::disks::MemoryDisk;
 use super::time::GuestTime;
 use crate::arch::physical::Pages;
+use crate::arch::sums::Summer;
 use crate::memory::{FRAME, OutOfFrames, Zone};
 use crate::vcpu::Active;
 use crate::vmm::capture;
@@ -13,9 +14,9 @@ use machine::computer::parts::{self, Visitor};
 use machine::ram::{HIGH, HOLE};
 use postcard::ser_flavors::Flavor;
 use replay::digest::hash::Hash;
-use replay::digest::memory::TABLE_WORDS;
+use replay::digest::memory::{PAGE, TABLE_WORDS};
 use replay::digest::packed::{MAX_PACKED, Malformed, pack, unpack};
-use replay::digest::{Digest, Findings, Memory, Part, Register, Shape, locate};
+use replay::digest::{Digest, Findings, Memory, PageSum, Part, Register, Shape, locate};
 use serde::Serialize;
 
 /// What the state is made of, beside the virtual processor.
@@ -42,6 +43,7 @@ pub struct Looked {
 /// The digest, and what it takes to keep it up.
 pub struct StateDigest {
     memory: Memory,
+    summer: Summer,
     /// The sums of the pages.
     table: Pages,
     /// Of this execution, when it was last looked at.
@@ -63,9 +65,12 @@ impl StateDigest {
         let pages = bytes / FRAME;
         let shape = Shape { pages, hole: HOLE / FRAME, high: HIGH / FRAME };
         let frames = (pages * TABLE_WORDS as u64 * 8).div_ceil(FRAME).max(1);
+        let (summer, mut table) = (Summer::new(), Pages::take(frames, FRAME, Zone::Any)?);
+        check_sums(summer, &mut table);
         Ok(Self {
             memory: Memory::new(shape, masked),
-            table: Pages::take(frames, FRAME, Zone::Any)?,
+            summer,
+            table,
             own: Digest::NONE,
             recorded: Digest::NONE,
             packed: Box::new([0; MAX_PACKED]),
@@ -83,7 +88,7 @@ impl StateDigest {
         (self.own, self.recorded) = (looked.own, looked.recorded);
     }
 
-    /// Looks at the state and packs it for the log. Allocates nothing; some 4,000 instructions for each page that was written
+    /// Looks at the state and packs it for the log. Allocates nothing; some 1,300 instructions for each page that was written
     /// since, and 30,000 beside.
     pub fn take(&mut self, mut whole: Whole<'_>, on: &mut Active<'_>) -> &[u8] {
         self.look(&mut whole, on);
@@ -113,19 +118,22 @@ impl StateDigest {
     /// Right after [`StateDigest::check`]: compares all of memory with what is kept of it: how many pages have changed without being marked as written. Anything
     /// but 0 is a bug of the marking.
     pub fn unmarked(&self, vm: &Vm) -> usize {
-        let Self { memory, table, .. } = self;
+        let Self { memory, summer, table, .. } = self;
         let words = table.words();
         vm.memory()
             .chunks_exact(FRAME as usize)
             .enumerate()
-            .filter(|(index, page)| !memory.is_current(words, *index as u64, page))
+            .filter(|(index, page)| !memory.is_current(words, *index as u64, sum(*summer, page, memory)))
             .count()
     }
 
     fn look(&mut self, whole: &mut Whole<'_>, on: &mut Active<'_>) {
-        let Self { memory, table, own, .. } = self;
+        let Self { memory, summer, table, own, .. } = self;
         let words = table.words_mut();
-        whole.vm.take_dirty(|page, bytes| memory.update(words, page as u64, bytes));
+        whole.vm.take_dirty(|page, bytes| {
+            let sum = sum(*summer, bytes, memory);
+            memory.update(words, page as u64, sum);
+        });
         own.memory = *memory.sums();
         let captured = on.capture();
         captured.digest(own);
@@ -168,6 +176,23 @@ impl Flavor for Hashing {
     fn finalize(self) -> postcard::Result<u64> {
         Ok(self.0.finish())
     }
+}
+
+/// A page's sum, as this memory counts.
+fn sum(summer: Summer, page: &[u8], memory: &Memory) -> PageSum {
+    summer.sum(page.try_into().expect("a page is a frame"), memory.masked())
+}
+
+/// The processor's sums are those that any host computes.
+fn check_sums(summer: Summer, frame: &mut Pages) {
+    let page: &mut [u8; PAGE] = frame.bytes_mut().first_chunk_mut().expect("at least a frame");
+    for (at, byte) in page.iter_mut().enumerate() {
+        *byte = (at * at / 8) as u8;
+    }
+    for masked in [false, true] {
+        assert_eq!(summer.sum(page, masked), PageSum::of(page, masked), "sums of pages by CRC32");
+    }
+    page.fill(0);
 }
 
 /// Enters the guest's time, and whether an NMI waits, into a digest.

@@ -236,6 +236,7 @@ pub fn disassemble(words: &[&str], guest: &mut dyn Inspect, out: &mut dyn Write)
     let (mut formatter, mut text) = (FastFormatter::new(), String::new());
     formatter.options_mut().set_space_after_operand_separator(true);
     formatter.options_mut().set_use_hex_prefix(true);
+    formatter.options_mut().set_uppercase_hex(false);
     for _ in 0..instructions.clamp(1, MAX_INSTRUCTIONS) {
         let mut bytes = [0; MAX_LENGTH];
         let read = read(guest, &values, !walk::is_on(&values), at, &mut bytes);

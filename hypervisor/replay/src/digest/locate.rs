@@ -1,8 +1,7 @@
 //! Which page it is that differs, and which word: found from the recorded sums alone.
 
 use super::findings::{Finding, Findings};
-use super::hash::multiplier;
-use super::memory::{BUCKETS, MULTIPLIERS, Memory, PAGE, Sum, place};
+use super::memory::{BUCKETS, Memory, PAGE, PageSum, Sum, counted, crc, crc_before_zeros, place};
 
 /// Adds what differs in memory to the findings. `contents` is asked for the pages that are looked at; they are as the sums
 /// say.
@@ -34,33 +33,24 @@ pub fn pages<'p>(
 
 /// The word that makes the difference, if one alone does: its offset in the page, what was recorded, and what is there.
 fn word(memory: &Memory, page: &[u8], difference: u128) -> Option<(u16, u64, u64)> {
+    let found = PageSum::of(page, memory.masked());
+    let (recorded_crc, recorded_sum) = found.less(difference).parts()?;
+    let (found_crc, found_sum) = found.parts()?;
+    let change = found_sum.wrapping_sub(recorded_sum);
     let (words, _) = page.as_chunks::<8>();
-    let mut fitting = words.iter().zip(MULTIPLIERS).enumerate().filter_map(|(index, (word, multiplier))| {
+    // A CRC begun with 0 is linear: words that are alike add nothing but zeros behind what one word has changed. From the last
+    // word on, they are taken back.
+    let mut wanted = found_crc ^ recorded_crc;
+    let mut fitting = words.iter().enumerate().rev().filter_map(|(index, word)| {
         let found = u64::from_le_bytes(*word);
-        let change = difference.wrapping_mul(inverse(multiplier));
-        // What counts was some 64-bit number before: the change is between -2^64 and 2^64.
-        let before = u128::from(memory.counted(found)).wrapping_sub(change);
-        let before = u64::try_from(before).ok()?;
-        Some(((index * 8) as u16, before, found))
+        let here = counted(found, memory.masked());
+        let before = here.wrapping_sub(change);
+        let fits = crc(0, here ^ before) == wanted && counted(before, memory.masked()) == before;
+        wanted = crc_before_zeros(wanted);
+        (fits && before != here).then_some(((index * 8) as u16, before, found))
     });
     let first = fitting.next()?;
     fitting.next().is_none().then_some(first)
 }
 
-/// The inverse of an odd number modulo 2^128.
-const fn inverse(odd: u64) -> u128 {
-    let odd = odd as u128;
-    // Newton: an odd number is its own inverse modulo 8, and each step doubles the number of bits that are right.
-    let (mut inverse, mut step) = (odd, 0);
-    while step < 6 {
-        inverse = inverse.wrapping_mul(2_u128.wrapping_sub(odd.wrapping_mul(inverse)));
-        step += 1;
-    }
-    inverse
-}
-
-const _: () = {
-    let odd = multiplier(7);
-    assert!(inverse(odd).wrapping_mul(odd as u128) == 1);
-    assert!(PAGE <= u16::MAX as usize);
-};
+const _: () = assert!(PAGE <= u16::MAX as usize);

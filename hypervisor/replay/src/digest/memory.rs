@@ -1,9 +1,10 @@
 //! Sums over memory that are kept up page by page, and from which a difference can be found.
 //!
-//! A page's sum is the sum of its 512 words, each times a multiplier of its own, modulo 2^128. Pages are dealt into
-//! [`BUCKETS`]; a bucket has the plain sum of its pages' sums and the sum weighted by a multiplier of each page. All of it is
-//! linear: if one page of a bucket differs, the quotient of the two differences is that page's multiplier, and if one word of the
-//! page differs, the difference is that word's, times that word's multiplier (see [`super::locate`]).
+//! A page's sum is the plain sum of its 512 words modulo 2^64, and above it their CRC-32C: two instructions for a word on a
+//! processor that has one for CRC-32C. Pages are dealt into [`BUCKETS`]; a bucket has the plain sum of its pages' sums and the
+//! sum weighted by a multiplier of each page, modulo 2^128. These are linear: if one page of a bucket differs, the quotient of the
+//! two differences is that page's multiplier, and the recorded sum of the page follows; if one word of it differs, the
+//! recorded plain sum says by how much, and the recorded CRC which (see [`super::locate`]).
 
 use super::hash::multiplier;
 
@@ -11,6 +12,9 @@ use super::hash::multiplier;
 pub const PAGE: usize = 4096;
 /// Words of a page.
 pub const WORDS: usize = PAGE / 8;
+
+/// Words of a disk's sector.
+const SECTOR_WORDS: usize = 64;
 
 /// Buckets that pages are dealt into. A checkpoint records the sums of those that have changed, 32 bytes each, so many would
 /// make an idle guest's checkpoints long, and few would put two pages that differ into one.
@@ -23,16 +27,82 @@ pub const TABLE_WORDS: usize = 2;
 const PRESENT: u64 = 1;
 const ACCESSED_BIT: u32 = 5;
 
-/// The words' multipliers.
-pub(super) static MULTIPLIERS: [u64; WORDS] = {
-    let mut table = [0; WORDS];
-    let mut index = 0;
-    while index < WORDS {
-        table[index] = multiplier(index as u64);
-        index += 1;
+/// CRC-32C (Castagnoli), reflected.
+const POLYNOMIAL: u32 = 0x82F6_3B78;
+
+/// The CRC of each byte.
+static CRC: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = byte as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = crc >> 1 ^ if crc & 1 != 0 { POLYNOMIAL } else { 0 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
     }
     table
 };
+
+/// Continues a CRC by a word, as the instruction CRC32 does: no complement before or after.
+pub(super) fn crc(crc: u32, word: u64) -> u32 {
+    let byte = |crc: u32, byte: &u8| crc >> 8 ^ CRC[usize::from(crc as u8 ^ byte)];
+    word.to_le_bytes().iter().fold(crc, byte)
+}
+
+/// The CRC that a word of zeros has continued to this one.
+pub(super) fn crc_before_zeros(crc: u32) -> u32 {
+    (0..8).fold(crc, |crc, _| {
+        // No two entries of the table have the same uppermost byte.
+        let byte = CRC.iter().position(|entry| entry >> 24 == crc >> 24).unwrap_or(0);
+        (crc ^ CRC[byte]) << 8 | byte as u32
+    })
+}
+
+/// The sum of a page. That of a page of zeros is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageSum(u128);
+
+impl PageSum {
+    /// From the CRC-32C over the words, begun with 0 and without complement, and their sum modulo 2^64.
+    #[must_use]
+    pub const fn new(crc: u32, sum: u64) -> Self {
+        Self((crc as u128) << 64 | sum as u128)
+    }
+
+    /// Computed by software, byte by byte. `masked`: see [`Memory::new`].
+    #[must_use]
+    pub fn of(page: &[u8], masked: bool) -> Self {
+        let (words, _) = page.as_chunks::<8>();
+        let (crc, sum) = words.iter().fold((0, 0_u64), |(before, sum), word| {
+            let word = counted(u64::from_le_bytes(*word), masked);
+            (crc(before, word), sum.wrapping_add(word))
+        });
+        Self::new(crc, sum)
+    }
+
+    /// The CRC and the plain sum; None: no page has this.
+    pub(super) fn parts(self) -> Option<(u32, u64)> {
+        Some((u32::try_from(self.0 >> 64).ok()?, self.0 as u64))
+    }
+
+    /// The sum that is less by this.
+    pub(super) const fn less(self, difference: u128) -> Self {
+        Self(self.0.wrapping_sub(difference))
+    }
+
+    const fn from_table(words: [u64; TABLE_WORDS]) -> Self {
+        Self((words[1] as u128) << 64 | words[0] as u128)
+    }
+}
+
+/// A word as it counts.
+pub(super) const fn counted(word: u64, masked: bool) -> u64 {
+    if masked { word & !((word & PRESENT) << ACCESSED_BIT) } else { word }
+}
 
 /// The sums over a bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,52 +172,52 @@ impl Memory {
         &self.sums
     }
 
-    /// A page's content is now this: 4096 bytes. About 3,500 instructions.
-    pub fn update(&mut self, table: &mut [u64], index: u64, page: &[u8]) {
-        let new = self.page_sum(page);
-        let Some([low, high]) = slot(table, index) else { return };
-        let old = u128::from(*high) << 64 | u128::from(*low);
-        (*low, *high) = (new as u64, (new >> 64) as u64);
-        let change = new.wrapping_sub(old);
+    /// Whether accessed bits are left out.
+    #[must_use]
+    pub const fn masked(&self) -> bool {
+        self.masked
+    }
+
+    /// A page has this sum now.
+    pub fn update(&mut self, table: &mut [u64], index: u64, new: PageSum) {
+        let Some(slot) = slot(table, index) else { return };
+        let change = new.0.wrapping_sub(PageSum::from_table(*slot).0);
+        *slot = [new.0 as u64, (new.0 >> 64) as u64];
         let (bucket, weight) = place(index);
         let sum = &mut self.sums[bucket];
         sum.plain = sum.plain.wrapping_add(change);
         sum.weighted = sum.weighted.wrapping_add(change.wrapping_mul(weight.into()));
     }
 
-    /// Whether a page's content is what it was when it was last told.
+    /// Whether a page's sum is what was last told.
     #[must_use]
-    pub fn is_current(&self, table: &[u64], index: u64, page: &[u8]) -> bool {
-        let start = index as usize * TABLE_WORDS;
-        let sum = self.page_sum(page);
-        table.get(start..start + TABLE_WORDS) == Some(&[sum as u64, (sum >> 64) as u64])
+    pub fn is_current(&self, table: &[u64], index: u64, sum: PageSum) -> bool {
+        let words = table.as_chunks::<TABLE_WORDS>().0.get(index as usize);
+        words.is_some_and(|words| PageSum::from_table(*words) == sum)
     }
-
-    /// A word as it counts.
-    pub(super) const fn counted(&self, word: u64) -> u64 {
-        if self.masked { masked(word) } else { word }
-    }
-
-    fn page_sum(&self, page: &[u8]) -> u128 {
-        if self.masked { sum_of(page, masked) } else { sum_of(page, |word| word) }
-    }
-}
-
-const fn masked(word: u64) -> u64 {
-    word & !((word & PRESENT) << ACCESSED_BIT)
-}
-
-#[inline]
-fn sum_of(page: &[u8], counted: impl Fn(u64) -> u64) -> u128 {
-    let (words, _) = page.as_chunks::<8>();
-    words.iter().zip(&MULTIPLIERS).fold(0_u128, |sum, (word, multiplier)| {
-        let word = counted(u64::from_le_bytes(*word));
-        sum.wrapping_add(u128::from(word).wrapping_mul(u128::from(*multiplier)))
-    })
 }
 
 fn slot(table: &mut [u64], index: u64) -> Option<&mut [u64; TABLE_WORDS]> {
     table.as_chunks_mut::<TABLE_WORDS>().0.get_mut(usize::try_from(index).ok()?)
+}
+
+/// The multipliers of a sector's words.
+static MULTIPLIERS: [u64; SECTOR_WORDS] = {
+    let mut table = [0; SECTOR_WORDS];
+    let mut index = 0;
+    while index < SECTOR_WORDS {
+        table[index] = multiplier(index as u64);
+        index += 1;
+    }
+    table
+};
+
+/// The sum of a sector's words, each times its multiplier: about five instructions a word.
+fn sector_sum(sector: &[u8]) -> u128 {
+    let (words, _) = sector.as_chunks::<8>();
+    words.iter().zip(&MULTIPLIERS).fold(0_u128, |sum, (word, multiplier)| {
+        sum.wrapping_add(u128::from(u64::from_le_bytes(*word)).wrapping_mul(u128::from(*multiplier)))
+    })
 }
 
 /// The running sum over what is written to a disk: each write takes what was there out and puts what is there now in. It begins at
@@ -158,7 +228,7 @@ pub struct DiskSum(u128);
 impl DiskSum {
     /// This sector's content was `old` and is `new`.
     pub fn written(&mut self, sector: u64, old: &[u8], new: &[u8]) {
-        let change = sum_of(new, |word| word).wrapping_sub(sum_of(old, |word| word));
+        let change = sector_sum(new).wrapping_sub(sector_sum(old));
         self.0 = self.0.wrapping_add(change.wrapping_mul(multiplier(sector ^ 0xD15C << 40).into()));
     }
 

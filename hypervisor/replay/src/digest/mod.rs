@@ -14,7 +14,7 @@ pub mod parts;
 pub mod registers;
 
 pub use findings::{Finding, Findings};
-pub use memory::{Memory, Shape};
+pub use memory::{Memory, PageSum, Shape};
 pub use parts::Part;
 pub use registers::Register;
 

@@ -1,0 +1,87 @@
+//! Sums of pages, by the instruction for CRC-32C: what `replay::digest::PageSum` computes byte by byte.
+
+use core::arch::asm;
+use raw_cpuid::CpuId;
+use replay::digest::PageSum;
+use replay::digest::memory::PAGE;
+
+/// How this processor computes sums of pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Summer {
+    by_instruction: bool,
+}
+
+impl Summer {
+    /// By the instruction, where there is one.
+    pub fn new() -> Self {
+        Self { by_instruction: CpuId::new().get_feature_info().is_some_and(|features| features.has_sse42()) }
+    }
+
+    /// The sum of a page. `masked`: accessed bits are left out, see [`replay::digest::Memory::new`]. About 1,200 instructions,
+    /// masked 3,500.
+    pub fn sum(self, page: &[u8; PAGE], masked: bool) -> PageSum {
+        match (self.by_instruction, masked) {
+            (false, _) => PageSum::of(page, masked),
+            (true, false) => plain(page),
+            (true, true) => without_accessed_bits(page),
+        }
+    }
+}
+
+/// 16 words in a round.
+fn plain(page: &[u8; PAGE]) -> PageSum {
+    let (crc, sum): (u64, u64);
+    // SAFETY: 1. The processor has CRC32 (`Summer::new`). 2. It reads the page, 128 bytes in each of 32 rounds, and nothing else.
+    unsafe {
+        asm!(
+            "2:",
+            ".irp at, 0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120",
+            "crc32 {crc}, qword ptr [{page} + \\at]",
+            "add {sum}, qword ptr [{page} + \\at]",
+            ".endr",
+            "add {page}, 128",
+            "dec {rounds:e}",
+            "jnz 2b",
+            crc = inout(reg) 0_u64 => crc,
+            sum = inout(reg) 0_u64 => sum,
+            page = inout(reg) page.as_ptr() => _,
+            rounds = inout(reg) PAGE / 128 => _,
+            options(nostack, readonly),
+        );
+    }
+    PageSum::new(crc as u32, sum)
+}
+
+/// Bit 5 of words whose bit 0 is set counts as 0.
+fn without_accessed_bits(page: &[u8; PAGE]) -> PageSum {
+    let (crc, sum): (u64, u64);
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "2:",
+            ".irp at, 0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120",
+            "mov {word}, qword ptr [{page} + \\at]",
+            "test {word:l}, 32",
+            "jz 3f",
+            "mov {bit:e}, {word:e}",
+            "and {bit:e}, 1",
+            "shl {bit:e}, 5",
+            "xor {word}, {bit}",
+            "3:",
+            "crc32 {crc}, {word}",
+            "add {sum}, {word}",
+            ".endr",
+            "add {page}, 128",
+            "dec {rounds:e}",
+            "jnz 2b",
+            crc = inout(reg) 0_u64 => crc,
+            sum = inout(reg) 0_u64 => sum,
+            page = inout(reg) page.as_ptr() => _,
+            rounds = inout(reg) PAGE / 128 => _,
+            word = out(reg) _,
+            bit = out(reg) _,
+            options(nostack, readonly),
+        );
+    }
+    PageSum::new(crc as u32, sum)
+}
