@@ -20,6 +20,7 @@ pub mod paging;
 mod recording;
 mod replaying;
 mod run;
+mod spurious;
 mod tape;
 mod time;
 mod variation;

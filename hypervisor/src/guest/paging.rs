@@ -11,8 +11,7 @@ use crate::vmm::vm::{Vm, VmError};
 use alloc::boxed::Box;
 use heapless::Vec;
 use machine::cpu::registers::efer;
-use machine::emulate::walk::{self, NoPage, Purpose};
-use machine::emulate::{Bus, BusError, Cause, Emulator, MAX_LENGTH, Outcome};
+use machine::emulate::{Cause, Emulator, MAX_LENGTH, Outcome};
 use machine::paging::format::{ACCESSED, DIRTY, Format, PRESENT};
 use machine::paging::store::{self, Store as Instruction};
 use machine::paging::tracker::{Guard, Plan, Store, Tracker};
@@ -21,6 +20,12 @@ use vmx::exit::{EptViolation, LinearAccess};
 use vmx::fields::{self, VmcsRead, VmcsWrite};
 
 const PAGE: usize = FRAME as usize;
+
+/// Of the stack pointer, what tells how deep calls are nested: kernels' stacks are multiples of this in size.
+const STACK_DEPTH: u64 = 0xff8;
+
+/// Large pages of data that are remembered.
+const VIEWS: usize = 16;
 
 /// Bytes that an instruction writes at most to one place, but for those that save a whole state.
 const WIDEST_STORE: usize = 64;
@@ -110,11 +115,43 @@ enum Flush {
     All,
 }
 
+/// Translations that are remembered between writes to tables: entries that all are accessed, and as far as they are for data, dirty.
+/// What outdates the processor's translations outdates these.
+struct Views {
+    cr3: u64,
+    /// The page of code: its number, and where it lies among RAM's bytes.
+    code: Option<(u64, usize)>,
+    /// Large pages of data, by 2 MByte: the number, and the guest-physical address.
+    data: [(u64, u64); VIEWS],
+}
+
+impl Views {
+    const NONE: Self = Self { cr3: 0, code: None, data: [(u64::MAX, 0); VIEWS] };
+
+    #[inline]
+    fn enter(&mut self, cr3: u64) {
+        if self.cr3 != cr3 {
+            *self = Self { cr3, ..Self::NONE };
+        }
+    }
+
+    #[inline]
+    fn outdate(&mut self, linear: Option<u64>) {
+        match (linear, self.code) {
+            (None, _) => *self = Self { cr3: self.cr3, ..Self::NONE },
+            // Only entries that map 4 KByte are outdated one by one.
+            (Some(linear), Some((page, _))) if page == linear >> 12 => self.code = None,
+            _ => {}
+        }
+    }
+}
+
 /// The tracker's hand on the virtual machine.
 struct Hand<'h, 'v> {
     vm: &'h mut Vm,
     on: &'h mut Active<'v>,
     targets: &'h mut Targets,
+    views: &'h mut Views,
     flush: Flush,
 }
 
@@ -153,9 +190,13 @@ impl Guard for Hand<'_, '_> {
         self.change(page, mark::TABLE, on);
     }
     fn hide(&mut self, page: u32, on: bool) {
+        if on {
+            self.views.outdate(None);
+        }
         self.change(page, mark::HIDDEN, on);
     }
     fn flush(&mut self, linear: Option<u64>) {
+        self.views.outdate(linear);
         self.flush = match (self.flush, linear) {
             (Flush::Nothing, Some(linear)) => Flush::One(linear),
             (Flush::One(one), Some(linear)) if one == linear => Flush::One(one),
@@ -191,6 +232,7 @@ impl store::Registers for Quick<'_, '_> {
 struct Strict {
     tracker: Tracker<Words>,
     targets: Targets,
+    views: Views,
     emulator: Emulator,
     /// A table as it was before an instruction, and as it is after it.
     before: Box<[u8; PAGE]>,
@@ -289,6 +331,7 @@ impl Strict {
         Ok(Self {
             tracker: Tracker::new(Words(words)),
             targets: Targets::default(),
+            views: Views::NONE,
             emulator: Emulator::new(),
             before: Box::new([0; PAGE]),
             after: Box::new([0; PAGE]),
@@ -302,7 +345,10 @@ impl Strict {
         vm: &'h mut Vm,
         on: &'h mut Active<'v>,
     ) -> (&'h mut Tracker<Words>, Hand<'h, 'v>) {
-        (&mut self.tracker, Hand { vm, on, targets: &mut self.targets, flush: Flush::Nothing })
+        (
+            &mut self.tracker,
+            Hand { vm, on, targets: &mut self.targets, views: &mut self.views, flush: Flush::Nothing },
+        )
     }
 
     /// Paging as the registers have it now.
@@ -326,8 +372,8 @@ impl Strict {
         let memory = &mut vm.memory_mut()[page * PAGE..(page + 1) * PAGE];
         self.after.copy_from_slice(memory);
         memory.copy_from_slice(&*self.before);
-        let Self { tracker, targets, before, after, .. } = self;
-        let mut hand = Hand { vm, on, targets, flush: Flush::Nothing };
+        let Self { tracker, targets, views, before, after, .. } = self;
+        let mut hand = Hand { vm, on, targets, views, flush: Flush::Nothing };
         let size = tracker.format().entry_bytes();
         for index in 0..PAGE / size {
             let at = index * size;
@@ -365,7 +411,7 @@ impl Strict {
 
     /// The instruction at RIP, if it is one of those that tables are written with. The processor has just fetched it.
     #[inline]
-    fn fetch(&self, vm: &Vm, on: &Active<'_>) -> Option<Instruction> {
+    fn fetch(&mut self, vm: &Vm, on: &Active<'_>) -> Option<Instruction> {
         let long = on.in_64_bit_code();
         let rip = on.vmcs().read(fields::GUEST_RIP);
         if !long {
@@ -376,16 +422,41 @@ impl Strict {
                 return None;
             }
         }
-        let (physical, _) = self.walk(vm, on, rip)?;
-        let place = vm.place_of(physical)?;
+        let place = match self.views.code {
+            Some((page, place)) if page == rip >> 12 => place + rip as usize % PAGE,
+            _ => {
+                let place = vm.place_of(self.walk(vm, on, rip)?.physical)?;
+                self.views.code = Some((rip >> 12, place - place % PAGE));
+                place
+            }
+        };
         let length = MAX_LENGTH.min(PAGE - place % PAGE);
         store::decode(vm.memory().get(place..place + length)?, long)
+    }
+
+    /// Whether a linear address lies at this guest-physical one, by entries that no write has to set a bit in.
+    #[inline]
+    fn is_at(&mut self, vm: &Vm, on: &Active<'_>, linear: u64, physical: u64) -> bool {
+        const LARGE: u32 = 21;
+        let (number, offset) = (linear >> LARGE, linear & ((1 << LARGE) - 1));
+        let slot = number as usize % VIEWS;
+        if self.views.data[slot].0 == number {
+            return self.views.data[slot].1 + offset == physical;
+        }
+        let Some(walked) = self.walk(vm, on, linear) else { return false };
+        if walked.physical != physical || walked.entry & DIRTY == 0 {
+            return false;
+        }
+        if walked.shift >= LARGE {
+            self.views.data[slot] = (number, physical - offset);
+        }
+        true
     }
 
     /// Where a linear address lies, and the entry that says so; None: not translated by entries that all are accessed, or not by
     /// tables in RAM. Rights are not looked at.
     #[inline]
-    fn walk(&self, vm: &Vm, on: &Active<'_>, linear: u64) -> Option<(u64, u64)> {
+    fn walk(&self, vm: &Vm, on: &Active<'_>, linear: u64) -> Option<Walked> {
         let format = self.tracker.format();
         let cr3 = on.vmcs().read(fields::GUEST_CR3);
         match format {
@@ -404,13 +475,23 @@ impl Strict {
     }
 }
 
+/// What a walk finds.
+struct Walked {
+    /// The guest-physical address.
+    physical: u64,
+    /// The entry that maps it.
+    entry: u64,
+    /// The page's size, as a power of 2.
+    shift: u32,
+}
+
 #[inline(always)]
 fn walk_from<const LEVELS: usize, const WIDE: bool>(
     vm: &Vm,
     format: Format,
     mut table: u64,
     linear: u64,
-) -> Option<(u64, u64)> {
+) -> Option<Walked> {
     let ram = vm.memory();
     for level in (1..=LEVELS).rev() {
         let (index, bytes) = (format.index(level, linear), if WIDE { 8 } else { 4 });
@@ -426,8 +507,10 @@ fn walk_from<const LEVELS: usize, const WIDE: bool>(
         match format.child(level, entry) {
             Some(next) => table = next,
             None => {
-                let offset = (1_u64 << format.shift(level)) - 1;
-                return Some((entry & 0x000f_ffff_ffff_f000 & !offset | linear & offset, entry));
+                let shift = format.shift(level);
+                let offset = (1_u64 << shift) - 1;
+                let physical = entry & 0x000f_ffff_ffff_f000 & !offset | linear & offset;
+                return Some(Walked { physical, entry, shift });
             }
         }
     }
@@ -585,16 +668,14 @@ impl Board {
         let Some(strict) = &mut paging.strict else { return Verdict::Resume };
         let offset = violation.guest_physical as usize % PAGE;
         let delivering = on.event_is_due();
+        strict.views.enter(on.vmcs().read(fields::GUEST_CR3));
         let instruction = if delivering { None } else { strict.fetch(vm, on) };
         let linear = violation.linear.map_or(0, |linear| linear.address);
         let instruction = instruction.filter(|instruction| {
             let size = usize::from(instruction.size);
             let entry = strict.tracker.format().entry_bytes();
             // Within one entry, through translations that need no bit set any more.
-            offset % entry + size <= entry
-                && strict
-                    .walk(vm, on, linear)
-                    .is_some_and(|(physical, leaf)| physical == violation.guest_physical && leaf & DIRTY != 0)
+            offset % entry + size <= entry && strict.is_at(vm, on, linear, violation.guest_physical)
         });
         strict.tracker.enter(on.vmcs().read(fields::GUEST_CR3));
         let (tracker, mut hand) = strict.with(vm, on);
@@ -625,7 +706,9 @@ impl Board {
         let mask = (u64::MAX >> (64 - 8 * size)) << (8 * within);
         change_entry(tracker, &mut hand, page as u32, index, entry & !mask | new << (8 * within) & mask);
         let rip = hand.on.vmcs().read(fields::GUEST_RIP);
-        tracker.consider_opening(page as u32, index, rip, &mut hand);
+        // A kernel has one function that writes entries: the depth of the stack tells its callers apart.
+        let depth = hand.on.read_general(4) & STACK_DEPTH;
+        tracker.consider_opening(page as u32, index, rip ^ depth, &mut hand);
         hand.settle();
         let rip = rip.wrapping_add(instruction.length.into());
         let long = on.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0;
@@ -673,51 +756,4 @@ impl Board {
             strict.end_step(&mut self.vm, on, step);
         }
     }
-
-    /// A page fault that is none of a missing page, in fast mode: another host's translations may not have made it. None: it is
-    /// the guest's.
-    pub fn check_page_fault(&mut self, on: &mut Active<'_>, linear: u64, code: u32) -> Option<Verdict> {
-        use walk::error;
-        if self.paging.mode != Mode::Fast || code & (error::RESERVED | error::KEY) != 0 || code >> 5 != 0 {
-            return None;
-        }
-        let purpose = match () {
-            () if code & error::FETCH != 0 => Purpose::Fetch,
-            () if code & error::WRITE != 0 => Purpose::Write,
-            () => Purpose::Read,
-        };
-        let now = self.time.now();
-        let paging = walk::Paging::of(on).with_user(code & error::USER != 0);
-        match paging.translate(&mut Quiet(&mut self.bus(now)), linear, purpose) {
-            Ok(_) => {
-                self.paging.counters.swallowed += 1;
-                on.flush_address(linear);
-                Some(Verdict::Resume)
-            }
-            Err(NoPage::Fault(_) | NoPage::Bus(_)) => None,
-        }
-    }
-}
-
-/// A bus that writes nothing: a walk over it leaves no accessed bits.
-struct Quiet<'b, B: Bus>(&'b mut B);
-
-impl<B: Bus> Bus for Quiet<'_, B> {
-    fn is_memory(&self, address: u64, length: usize) -> bool {
-        self.0.is_memory(address, length)
-    }
-    fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), BusError> {
-        if self.0.is_memory(address, bytes.len()) {
-            self.0.read(address, bytes)
-        } else {
-            Err(BusError { address })
-        }
-    }
-    fn write(&mut self, _address: u64, _bytes: &[u8]) -> Result<(), BusError> {
-        Ok(())
-    }
-    fn read_port(&mut self, _port: u16, _size: u8) -> u32 {
-        0
-    }
-    fn write_port(&mut self, _port: u16, _size: u8, _value: u32) {}
 }

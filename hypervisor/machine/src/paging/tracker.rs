@@ -19,8 +19,8 @@ pub const OPEN: usize = 4;
 const OPEN_AFTER: u32 = 3;
 /// How often a page is not opened, after it was opened for nothing.
 const SHYNESS: u8 = 4;
-/// Instructions that are told apart, by a hash of where they are.
-const SITES: usize = 64;
+/// Places in the guest's code that are told apart, by a hash.
+const SITES: usize = 256;
 /// From this worth on a page is opened at an instruction's first write to it.
 const WORTHY: u8 = 2;
 
@@ -135,7 +135,7 @@ struct Root {
 struct Opened {
     page: u32,
     parent: u32,
-    /// Where the instruction is that wrote to it last.
+    /// The place in the code that wrote to it last.
     site: usize,
     /// The entry behind the one that was written, and what was in it: if it is another at the end, opening was worth it.
     index: usize,
@@ -176,7 +176,7 @@ pub struct Tracker<S: Store> {
     open: Vec<Opened, OPEN>,
     /// The page last written to, and how often since another was.
     last: (u32, u32),
-    /// By the place of an instruction: whether what it writes to has proved worth opening, 0 to 3.
+    /// By a place in the guest's code: whether what it writes to has proved worth opening, 0 to 3.
     worth: [u8; SITES],
     counters: Counters,
 }
@@ -370,11 +370,11 @@ impl<S: Store> Tracker<S> {
         }
     }
 
-    /// After an emulated write to entry `index` by the instruction at `rip`: a page that is written to again and again is opened,
+    /// After an emulated write to entry `index` at a place in the guest's code that `place` stands for: a page that is written to again and again is opened,
     /// or one that such an instruction has begun to write to, if that can be.
     #[inline]
-    pub fn consider_opening(&mut self, page: u32, index: usize, rip: u64, guard: &mut impl Guard) {
-        let site = (rip ^ rip >> 6) as usize % SITES;
+    pub fn consider_opening(&mut self, page: u32, index: usize, place: u64, guard: &mut impl Guard) {
+        let site = (place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % SITES;
         if self.last.0 == page && self.last.1 >= OPEN_AFTER || self.worth[site] >= WORTHY {
             self.open(page, index + 1, site, guard);
         }
