@@ -250,7 +250,7 @@ impl<S: Store> Tracker<S> {
         let mut root = Root { key, tops: [NONE; 4], used: 0 };
         if format == Format::Pae {
             for (top, entry) in root.tops.iter_mut().zip(tops) {
-                let table = (entry & PRESENT != 0).then(|| entry & 0x000f_ffff_ffff_f000);
+                let table = (entry & PRESENT != 0).then_some(entry & 0x000f_ffff_ffff_f000);
                 *top = table.and_then(|table| guard.page_of(table)).unwrap_or(NONE);
             }
         } else {
