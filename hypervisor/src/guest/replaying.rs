@@ -12,9 +12,9 @@ use alloc::boxed::Box;
 use core::fmt;
 use heapless::HistoryBuf;
 use replay::digest::packed::Malformed;
+use replay::landing::Seen;
 use replay::log::error::Error as LogError;
 use replay::log::open::Entries;
-use replay::landing::Seen;
 use replay::point::Registers;
 use replay::replayer::{Divergence, Replayer, Run, What};
 
@@ -239,7 +239,9 @@ impl Board {
         if let Ended::Diverged(Divergence { what: What::Landing(..), .. }) = ended {
             for (seen, run) in replaying.approach.oldest_ordered() {
                 let Seen { n, rip, rcx, cause, delivering, .. } = seen;
-                log::info!("replay: n {n} rip {rip:#x} rcx {rcx:#x} {cause:?} delivering {delivering}: {run:x?}");
+                log::info!(
+                    "replay: n {n} rip {rip:#x} rcx {rcx:#x} {cause:?} delivering {delivering}: {run:x?}"
+                );
             }
         }
         if let Ended::Diverged(Divergence { entry, exits, what }) = ended {
