@@ -280,7 +280,8 @@ pub fn same(recording: &Recording, verdict: &Verdict) -> Result<()> {
     let (recorded, replayed) = (&recording.outcome.console, &verdict.outcome.console);
     let fingerprint = lines::fingerprint(recorded).context("the recorded guest gave no fingerprint")?;
     ensure!(
-        lines::fingerprint(replayed).is_some_and(|own| lines::squeezed(&own) == lines::squeezed(&fingerprint)),
+        lines::fingerprint(replayed)
+            .is_some_and(|own| lines::squeezed(&own) == lines::squeezed(&fingerprint)),
         "the fingerprints differ although the kernel says equal. Recorded:\n{fingerprint}Replayed:\n{}",
         lines::fingerprint(replayed).unwrap_or_default()
     );

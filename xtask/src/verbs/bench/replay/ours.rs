@@ -130,7 +130,7 @@ impl Bench {
         let options = ReplayOptions { variation: Some(u64::from(number) + 1), ..ReplayOptions::new(host) };
         let verdict = replaying::replay(&self.log(load, Mode::Recorded(Paging::Strict)), &options)?;
         let fingerprints = [recorded, &verdict.outcome]
-        .map(|outcome| lines::fingerprint(&outcome.console).as_deref().map(lines::squeezed));
+            .map(|outcome| lines::fingerprint(&outcome.console).as_deref().map(lines::squeezed));
         let equal = verdict.kind == Kind::Equal && fingerprints[0] == fingerprints[1];
         let real =
             lines::last(&recorded.console, "vm", "stopped").and_then(|fields| fields.number("real-ns"));
