@@ -35,12 +35,15 @@ fn runs(selection: &str, runs: std::ops::Range<u64>) {
     assert!(done.iter().any(|done| done.landings > 0), "nothing was landed on");
 }
 
+// The runs are chosen for their conditions: each has one replay on a host that differs in everything from the one that recorded.
+
 #[test]
 fn guests_that_try_to_diverge_do_not() {
-    runs("s", 2..4);
+    runs("", 3..4);
+    runs("", 14..15);
 }
 
 #[test]
 fn a_linux_does_not_diverge() {
-    runs("linux-boot", 0..1);
+    runs("linux-boot", 14..15);
 }
