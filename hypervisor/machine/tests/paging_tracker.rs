@@ -226,8 +226,7 @@ impl World {
     }
 
     fn hidden_on_the_way(&self, linear: u64) -> Option<u32> {
-        let mut all = Machine { hidden: BTreeSet::new(), ..self.shallow() };
-        std::mem::swap(&mut all.hidden, &mut BTreeSet::new());
+        let all = Machine { hidden: BTreeSet::new(), ..self.shallow() };
         let (_, pages) = all.walk(self.format, &self.tops, linear)?;
         pages.into_iter().find(|page| self.machine.hidden.contains(page))
     }
@@ -365,7 +364,7 @@ fn a_linux_keeps_its_roots() {
     for root in 0..8_u64 {
         world.tracker.load(format, root << 12 | 0x18, [0; 4], &mut world.machine);
     }
-    assert!(8 <= ROOTS);
+    const { assert!(8 <= ROOTS) };
     assert_eq!(world.tracker.counters().tables, 8 + 8 + 3);
     for root in 0..8_u64 {
         assert!(world.tracker.enter(root << 12), "root {root}");
