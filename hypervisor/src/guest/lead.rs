@@ -14,6 +14,13 @@ use replay::log::entry::{Correction, Event};
 /// nanoseconds: a record that says "then" is the shortest.
 const PUNCTUAL: u64 = 50_000;
 
+/// Within so many ticks of the preemption timer the guest gets behind a delivery. With 1 it might never: a single-step trap behind
+/// MOV SS is delivered after the next instruction only, and a timer that has run out at the entry comes before that.
+const AFTER_DELIVERY: u32 = 1000;
+
+/// How long the clock's correction waits for something that is due, nanoseconds.
+const LONE_CORRECTION: u64 = 16_000_000;
+
 /// How long something that has come waits for the end of a repeated instruction, nanoseconds.
 const REP_PATIENCE: u64 = 1_000_000_000;
 
@@ -70,7 +77,7 @@ impl Board {
         }
         if on.delivery_is_due() {
             // The delivery goes on with the next entry; this place is one that only this host has been at.
-            on.arm_preemption_timer(Some(1));
+            on.arm_preemption_timer(Some(AFTER_DELIVERY));
             return false;
         }
         let opens = self.computer.interrupts.pending() && on.can_take_interrupt()
@@ -124,8 +131,15 @@ impl Board {
 
     /// Looks at the clock: corrects it, does what is due, and sets the preemption timer for what is due next.
     pub fn look_at_clock(&mut self, on: &mut Active<'_>) {
-        let correction = self.time.correction().map(|c| Correction { rate: c.rate, step: c.step });
-        if correction.is_some() || self.time.now() >= self.computer.due() {
+        let due = self.time.now() >= self.computer.due();
+        let real = self.time.real();
+        // A correction that comes with something that is due costs no place in the log of its own.
+        let mut correction = None;
+        if due || real.saturating_sub(self.corrected) >= LONE_CORRECTION {
+            correction = self.time.correction().map(|c| Correction { rate: c.rate, step: c.step });
+            self.corrected = real;
+        }
+        if correction.is_some() || due {
             self.put(&Event::Look(correction));
         }
         self.set_alarm(on, self.time.now());
