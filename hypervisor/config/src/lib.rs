@@ -55,7 +55,7 @@ pub mod limits {
     /// The most milliseconds between two checkpoints: an hour.
     pub const CHECKPOINT: u32 = 3_600_000;
     /// Milliseconds between two checkpoints, unless told otherwise.
-    pub const CHECKPOINT_DEFAULT: u32 = 2_000;
+    pub const CHECKPOINT_DEFAULT: u32 = 4_000;
     /// The last year that the guest's clock can be started in.
     pub const LAST_YEAR: u16 = 2099;
 }

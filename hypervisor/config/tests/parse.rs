@@ -335,7 +335,7 @@ fn a_recorded_machine_has_sensible_defaults() {
     let network = "[[network]]\nmac = '02:00:00:00:00:01'\n";
     let text = with(&format!("{network}[record]\naddress = '10.77.0.1/24'\npeer = '10.77.0.2:5405'\n"));
     let record = Config::parse(&text).expect("a configuration").record.expect("a record");
-    assert_eq!((record.card, record.paging, record.checkpoint), (Card::Index(1), Paging::Strict, 2_000));
+    assert_eq!((record.card, record.paging, record.checkpoint), (Card::Index(1), Paging::Strict, 4_000));
     assert_eq!((record.address, record.prefix, record.peer), ([10, 77, 0, 1], 24, ([10, 77, 0, 2], 5405)));
 }
 

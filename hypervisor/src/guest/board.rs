@@ -98,6 +98,8 @@ pub struct Board {
     pub cause: ExitCause,
     /// Network devices, a bit for each, whose guest was asked to tell when it has a buffer.
     pub starved: u8,
+    /// The host's time, as the guest should see it, when the clock's correction was last asked for.
+    pub corrected: u64,
     /// The virtual time that the preemption timer is set for.
     pub alarm: Instant,
     /// An access has found the alarm's time past. The preemption timer stands still while exits are handled, so a guest that
@@ -153,6 +155,7 @@ impl Board {
             timer: false,
             cause: ExitCause::Other,
             starved: 0,
+            corrected: 0,
             alarm: 0,
             late: false,
             leaves_rep: None,

@@ -22,7 +22,7 @@ const ROOM: usize = 256 << 10;
 const BLOCK_BYTES: usize = 8 << 10;
 
 /// A block is closed when its first entry is so old, nanoseconds of the host.
-const BLOCK_AGE: u64 = 100_000_000;
+const BLOCK_AGE: u64 = 500_000_000;
 
 /// The receiver may take nothing for so long before the recording is given up, nanoseconds.
 const PATIENCE: u64 = 10_000_000_000;

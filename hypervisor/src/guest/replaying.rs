@@ -131,8 +131,9 @@ pub struct Replaying {
     pub approach: HistoryBuf<(Seen, Run), APPROACH>,
     /// The last synchronous exits.
     pub trail: HistoryBuf<Step, TRAIL>,
-    /// Host time at the start and at the last line of progress, nanoseconds.
+    /// Host time at the start, at the end and at the last line of progress, nanoseconds.
     started: u64,
+    finished: u64,
     told: u64,
 }
 
@@ -155,6 +156,7 @@ impl Replaying {
             approach: HistoryBuf::new(),
             trail: HistoryBuf::new(),
             started: now,
+            finished: now,
             told: now,
         }
     }
@@ -166,7 +168,15 @@ impl Replaying {
 
     /// It ends, in this way; what ended it first counts.
     pub fn end(&mut self, how: Ended) {
-        self.ended.get_or_insert(how);
+        if self.ended.is_none() {
+            self.finished = time::now_ns();
+            self.ended = Some(how);
+        }
+    }
+
+    /// The guest is powered on.
+    pub fn begin(&mut self) {
+        self.started = time::now_ns();
     }
 
     /// The synchronous exit was dealt with.
@@ -268,7 +278,7 @@ impl Board {
             self.time.instructions(),
             self.time.now(),
             self.idle,
-            time::now_ns() - replaying.started,
+            replaying.finished.saturating_sub(replaying.started),
             landings.count,
             landings.exits,
             landings.most

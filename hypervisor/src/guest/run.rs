@@ -80,6 +80,10 @@ fn life(guest: &mut Guest, once: bool) -> &'static str {
             return reason::NO_ENTRY;
         }
     };
+    board.time.begin();
+    if let Tape::Replaying(replaying) = &mut board.tape {
+        replaying.begin();
+    }
     if let Err(why) = plan.power_on(board, &mut active) {
         log::error!("{why}");
         return reason::NO_ENTRY;

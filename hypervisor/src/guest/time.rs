@@ -51,6 +51,14 @@ impl GuestTime {
         Self { source, clock, charged: 0, emulated: 0, follows_host, stood: 0, start }
     }
 
+    /// The guest is powered on: what the host has done before is none of its time.
+    pub fn begin(&mut self) {
+        self.start = time::now_ns();
+        if let Source::Host { start } = &mut self.source {
+            *start = cpu::tsc();
+        }
+    }
+
     /// Whether it is a function of the guest's instructions.
     pub const fn is_exact(&self) -> bool {
         matches!(self.source, Source::Instructions(_))

@@ -41,7 +41,7 @@ pub struct Args {
     /// How the guest's accessed and dirty bits are kept: strict (the same in every execution) or fast (as the processor sets them)
     #[arg(long, value_name = "MODE", value_parser = paging, help_heading = "Recording")]
     paging: Option<Paging>,
-    /// Milliseconds of guest time from one checkpoint to the next, 0 for none [default: as configured, else 2000]
+    /// Milliseconds of guest time from one checkpoint to the next, 0 for none [default: as configured, else 4000]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=i64::from(vm_config::limits::CHECKPOINT)),
         help_heading = "Recording")]
     checkpoint: Option<u32>,
