@@ -207,8 +207,10 @@ impl Campaign {
     fn one(&self, run: u64) -> Result<Done> {
         let plan = self.plan(run);
         let since = Instant::now();
-        let name = format!("replay-campaign-{}-{run}", self.seed);
-        let log = paths::out_dir()?.join("campaign").join(format!("{}-{run}.log", self.seed));
+        // Another choice of guests is another campaign, and may run at the same time.
+        let dash = if self.selection.is_empty() { "" } else { "-" };
+        let name = format!("replay-campaign{dash}{}-{}-{run}", self.selection, self.seed);
+        let log = paths::out_dir()?.join("campaign").join(format!("{name}.log"));
         std::fs::create_dir_all(log.parent().context("a log has a directory")?)?;
         let mut done = Done::new(plan);
         let found = self.found(&mut done, &name, &log);
