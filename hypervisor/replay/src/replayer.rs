@@ -16,7 +16,7 @@ pub trait Source<'l> {
     /// Why the next entry cannot be read.
     type Error: fmt::Debug + fmt::Display + Clone;
 
-    /// The next entry; none at the end.
+    /// The next entry; none at the end, or as long as there is none.
     ///
     /// # Errors
     /// It cannot be read.
@@ -50,7 +50,7 @@ pub enum Order<'l, E> {
     Apply(Entry<'l>),
     /// Enter the guest.
     Run(Run),
-    /// The log ends; whether it says so itself was told by an [`Event::End`] before.
+    /// The log ends, or goes on when more of it has arrived; that it has ended is told by an [`Event::End`] before.
     Exhausted,
     /// Stop for good.
     Diverged(Divergence<E>),
@@ -186,6 +186,16 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
         self.next.into_iter().chain(core::iter::from_fn(move || source.next().ok().flatten()))
     }
 
+    /// Where entries come from.
+    pub const fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// Where entries come from, to give it more of them.
+    pub const fn source_mut(&mut self) -> &mut S {
+        &mut self.source
+    }
+
     /// What landings have cost so far.
     pub const fn landings(&self) -> Landings {
         self.landings
@@ -221,6 +231,12 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
 
     /// What to do now. `seen` is asked for only where the next entry is between two synchronous exits.
     pub fn order(&mut self, moment: Moment, seen: impl FnOnce() -> Seen) -> Order<'l, S::Error> {
+        if self.next.is_none() {
+            match self.source.next() {
+                Ok(next) => self.next = next,
+                Err(error) => return self.diverged(What::Log(error)),
+            }
+        }
         let Some(next) = self.next else { return Order::Exhausted };
         let exits = self.course.exits();
         match (next.place, moment) {

@@ -11,7 +11,7 @@ impl Board {
     /// Applies an event, now. Returns how much of it was taken: see [`machine::computer::Computer::input`].
     pub fn apply(&mut self, event: &Event<'_>) -> usize {
         // What only says what was found is nothing that comes in: the recorder's guest has not noticed it.
-        if let Event::Hash(_) | Event::Checkpoint(_) | Event::End(_) = event {
+        if let Event::Output | Event::Hash(_) | Event::Checkpoint(_) | Event::End(_) = event {
             return 1;
         }
         // Whatever it was, an interrupt may be pending now.
@@ -32,7 +32,7 @@ impl Board {
             Event::Link { device, up } => self.input(Input::Link { device, up }),
             Event::PowerButton => self.input(Input::PowerButton),
             Event::Reset => self.input(Input::Power(Power::Reset)),
-            Event::Hash(_) | Event::Checkpoint(_) | Event::End(_) => 1,
+            Event::Output | Event::Hash(_) | Event::Checkpoint(_) | Event::End(_) => 1,
         };
         self.advance();
         taken

@@ -156,6 +156,7 @@ fn tell_entry(number: u64, entry: &Entry<'_>, out: &mut dyn Write) -> fmt::Resul
         Event::Link { device, up } => writeln!(out, "link of network device {device}: up {up}"),
         Event::PowerButton => writeln!(out, "power button"),
         Event::Reset => writeln!(out, "reset button"),
+        Event::Output => writeln!(out, "output"),
         Event::Hash(hash) => writeln!(out, "hash {hash:#018x}"),
         Event::Checkpoint(packed) => writeln!(out, "checkpoint, {} bytes", packed.len()),
         Event::End(why) => writeln!(out, "end ({why})"),

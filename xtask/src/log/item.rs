@@ -80,6 +80,7 @@ pub fn kind(event: &Event<'_>) -> &'static str {
         Event::Link { .. } => "link",
         Event::PowerButton => "power-button",
         Event::Reset => "reset",
+        Event::Output => "output",
         Event::Hash(_) => "hash",
         Event::Checkpoint(_) => "checkpoint",
         Event::End(_) => "end",

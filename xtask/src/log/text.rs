@@ -48,6 +48,7 @@ pub fn event(event: &Event<'_>) -> String {
         Event::Link { device, up } => format!("link net{device} {}", if up { "up" } else { "down" }),
         Event::PowerButton => "power button".into(),
         Event::Reset => "reset button".into(),
+        Event::Output => "output".into(),
         Event::Hash(hash) => format!("hash {hash:016x}"),
         Event::Checkpoint(digest) => format!("checkpoint, digest of {} bytes", digest.len()),
         Event::End(why) => format!("end: {why}"),
@@ -106,7 +107,7 @@ pub fn object(item: &Item<'_>) -> Value {
         }
         Event::Hash(hash) => set("hash", format!("{hash:#018x}").into()),
         Event::End(why) => set("why", why.into()),
-        Event::Look(None) | Event::PowerButton | Event::Reset => {}
+        Event::Look(None) | Event::PowerButton | Event::Reset | Event::Output => {}
     }
     value
 }

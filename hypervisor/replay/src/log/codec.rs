@@ -71,6 +71,7 @@ mod kind {
     pub const HASH: u8 = 13;
     pub const CHECKPOINT: u8 = 14;
     pub const END: u8 = 15;
+    pub const OUTPUT: u8 = 16;
 }
 
 /// In the first byte of a rate: it is less than the last.
@@ -228,7 +229,7 @@ impl Codec {
 
     fn emit_event(&mut self, event: &Event<'_>, out: &mut Out<'_>) -> Result<(), NoRoom> {
         match *event {
-            Event::Look(None) | Event::PowerButton | Event::Reset => Ok(()),
+            Event::Look(None) | Event::PowerButton | Event::Reset | Event::Output => Ok(()),
             Event::Look(Some(Correction { rate, step })) => {
                 put_rate(out, rate, self.rate)?;
                 self.rate = rate;
@@ -303,6 +304,7 @@ impl Codec {
             kind::LINK_UP => Event::Link { device: input.byte()?, up: true },
             kind::POWER_BUTTON => Event::PowerButton,
             kind::RESET => Event::Reset,
+            kind::OUTPUT => Event::Output,
             kind::HASH => Event::Hash(u64::from_le_bytes(input.array()?)),
             kind::CHECKPOINT => Event::Checkpoint(input.string()?),
             kind::END => Event::End(core::str::from_utf8(input.string()?).map_err(|_| CodecError::Text)?),
@@ -338,6 +340,7 @@ const fn number(event: &Event<'_>) -> u8 {
         Event::Link { up: true, .. } => kind::LINK_UP,
         Event::PowerButton => kind::POWER_BUTTON,
         Event::Reset => kind::RESET,
+        Event::Output => kind::OUTPUT,
         Event::Hash(_) => kind::HASH,
         Event::Checkpoint(_) => kind::CHECKPOINT,
         Event::End(_) => kind::END,

@@ -69,12 +69,56 @@ pub enum Event<'a> {
     PowerButton,
     /// The reset button.
     Reset,
+    /// What the guest has sent out up to here may leave once this entry is where it must be: on the backup. Nothing comes in.
+    Output,
     /// The state hash over all synchronous exits so far.
     Hash(u64),
     /// The whole state is compared: a digest as `crate::digest` packs it. Only at a synchronous exit.
     Checkpoint(&'a [u8]),
     /// The recording ends here; one word says why.
     End(&'a str),
+}
+
+impl<'a> Event<'a> {
+    /// The bytes that it carries.
+    #[must_use]
+    pub const fn payload(&self) -> &'a [u8] {
+        match *self {
+            Self::Console(bytes) | Self::SideConsole(bytes) | Self::Checkpoint(bytes) => bytes,
+            Self::Frame { frame, .. } => frame,
+            Self::End(why) => why.as_bytes(),
+            Self::Look(_)
+            | Self::WakeAfterDue(_)
+            | Self::Wake(_)
+            | Self::Starved { .. }
+            | Self::Link { .. }
+            | Self::PowerButton
+            | Self::Reset
+            | Self::Output
+            | Self::Hash(_) => &[],
+        }
+    }
+
+    /// The same event with these bytes in place of its own, if it carries any. A word that is no UTF-8 becomes none.
+    #[must_use]
+    pub fn with_payload<'b>(&self, payload: &'b [u8]) -> Event<'b> {
+        match *self {
+            Self::Console(_) => Event::Console(payload),
+            Self::SideConsole(_) => Event::SideConsole(payload),
+            Self::Checkpoint(_) => Event::Checkpoint(payload),
+            Self::Frame { device, .. } => Event::Frame { device, frame: payload },
+            Self::End(_) => Event::End(core::str::from_utf8(payload).unwrap_or_default()),
+            Self::Look(correction) => Event::Look(correction),
+            Self::WakeAfterDue(ns) => Event::WakeAfterDue(ns),
+            Self::Wake(ns) => Event::Wake(ns),
+            Self::Starved { device } => Event::Starved { device },
+            Self::Link { device, up } => Event::Link { device, up },
+            Self::PowerButton => Event::PowerButton,
+            Self::Reset => Event::Reset,
+            Self::Output => Event::Output,
+            Self::Hash(hash) => Event::Hash(hash),
+        }
+    }
 }
 
 /// An entry of the log.

@@ -3,7 +3,7 @@
 //! An [`entry::Entry`] says what came into the virtual machine, and where. [`codec`] packs entries; they travel in
 //! [`block`]s, each with a checksum; the first block is the [`header`]. The same bytes are the log's file and what passes on the
 //! logging channel. [`open`] checks a whole log and walks over it, and every way in which a log can be bad has its own
-//! [`error::Error`].
+//! [`error::Error`]. [`stream`] reads a log while it arrives.
 
 pub mod block;
 pub mod buffer;
@@ -14,4 +14,5 @@ pub mod entry;
 pub mod error;
 pub mod header;
 pub mod open;
+pub mod stream;
 pub mod writer;
