@@ -3,8 +3,6 @@
 //!
 //! Every case is one seed. `LOCKSTEP_TOY_SEED=N` runs that one alone, `LOCKSTEP_TOY_SEEDS=N` so many.
 
-mod toy;
-
 use std::collections::BTreeMap;
 
 use replay::log::entry::{Entry, Event, Place};

@@ -45,6 +45,7 @@ const CRATES: &[Crate] = &[
     Crate { dir: "xtask", name: "xtask", safety: Safety::Host, may_use: &["vm-config", "machine", "replay"] },
     Crate { dir: "tests/guests", name: "guests", safety: Safety::Metal, may_use: &["hal", "pci", "e1000"] },
     Crate { dir: "tests/linux", name: "linux-checks", safety: Safety::Metal, may_use: &[] },
+    Crate { dir: "tests/toy", name: "toy", safety: Safety::Host, may_use: &["replay"] },
     Crate {
         dir: "tests/machine",
         name: "machine-tests",

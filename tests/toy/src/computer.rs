@@ -3,7 +3,7 @@
 use replay::log::entry::{Correction, Event};
 use replay::seed::Seed;
 
-use super::program::{DEVICES, LINES, WRITABLE};
+use crate::program::{DEVICES, LINES, WRITABLE};
 
 /// Virtual time: a function of the count and of what is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

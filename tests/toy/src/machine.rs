@@ -6,9 +6,9 @@ use replay::log::entry::Event;
 use replay::point::Registers;
 use replay::seed::Seed;
 
-use super::computer::{Clock, Devices};
-use super::cpu::{Cpu, Enter, Exit, Silicon};
-use super::program::{Op, Program, WRITABLE};
+use crate::computer::{Clock, Devices};
+use crate::cpu::{Cpu, Enter, Exit, Silicon};
+use crate::program::{Op, Program, WRITABLE};
 
 /// What an exit that is emulated counts beside its instruction.
 const CHARGE: u64 = 400;

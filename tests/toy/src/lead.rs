@@ -8,9 +8,9 @@ use replay::log::header::Header;
 use replay::log::writer::{BUFFER, Refused, Writer};
 use replay::recorder::{Moment, Recorder};
 
-use super::cpu::{Enter, Exit, Silicon};
-use super::machine::{Machine, reason};
-use super::program::{Op, Program};
+use crate::cpu::{Enter, Exit, Silicon};
+use crate::machine::{Machine, reason};
+use crate::program::{Op, Program};
 
 /// Synchronous exits of a recording, at least.
 const EXITS: u64 = 100;
@@ -114,7 +114,7 @@ impl Lead {
     fn work(&mut self) {
         let rng = &mut self.machine.host;
         let correction = rng.one_in(8).then(|| Correction {
-            rate: super::computer::RATE / 2 + rng.below(super::computer::RATE),
+            rate: crate::computer::RATE / 2 + rng.below(crate::computer::RATE),
             step: rng.below(300) as u32,
         });
         if correction.is_some() || self.machine.now() >= self.machine.devices.due() {

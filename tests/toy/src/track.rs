@@ -7,9 +7,9 @@ use replay::point::RegistersHash;
 use replay::replayer::{Divergence, Moment, Order, Replayer, Run, Source};
 use replay::seed::Seed;
 
-use super::cpu::{Enter, Exit, Silicon};
-use super::machine::{Machine, reason};
-use super::program::{Op, Program};
+use crate::cpu::{Enter, Exit, Silicon};
+use crate::machine::{Machine, reason};
+use crate::program::{Op, Program};
 
 /// As in the kernel: an armed overflow stays while software has completed no more instructions than these since.
 const DRIFT: u64 = 16;
@@ -33,9 +33,9 @@ pub enum Plant {
 #[derive(Clone, Debug)]
 pub enum Failed {
     /// The replayer has noticed.
-    Diverged(#[expect(dead_code, reason = "shown")] Divergence<Error>),
+    Diverged(Divergence<Error>),
     /// A checkpoint's digest, or that after an entry, is another; the entry.
-    Unequal(#[expect(dead_code, reason = "shown")] u64),
+    Unequal(u64),
     /// The log's end was missed.
     Exhausted,
     /// HLT without end.

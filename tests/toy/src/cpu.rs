@@ -3,7 +3,7 @@
 use replay::point::{RFLAGS_RF, Registers};
 use replay::seed::Seed;
 
-use super::program::{DEBUG, INVALID, Op, Program, SOFTWARE, WORDS, WRITABLE};
+use crate::program::{DEBUG, INVALID, Op, Program, SOFTWARE, WORDS, WRITABLE};
 
 /// The address of the first instruction, and the bytes of one.
 pub const CODE: u64 = 0xFFFF_FFFF_8100_0000;
