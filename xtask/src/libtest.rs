@@ -72,6 +72,20 @@ pub fn explanations(output: &str) -> String {
     text
 }
 
+/// The complaints of a compiler in cargo's output: from each line that begins with `error` to the next empty one.
+pub fn complaints(output: &str) -> String {
+    let mut text = String::new();
+    let mut inside = false;
+    for line in output.lines() {
+        inside = (inside && !line.is_empty()) || line.starts_with("error");
+        if inside {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +105,16 @@ mod tests {
         let mut counts = Counts::default();
         assert!(counts.read_line("test boot/src/lib.rs - x::y (line 12) ... ok").is_some());
         assert_eq!(counts.passed, 1);
+    }
+
+    #[test]
+    fn complaints_are_cut_out() {
+        let output = "   Compiling x\nerror: no space left on device\n  --> x.rs\n\nwarning: y\nerror: could not compile `x`\n";
+        assert_eq!(
+            complaints(output),
+            "error: no space left on device\n  --> x.rs\nerror: could not compile `x`\n"
+        );
+        assert_eq!(complaints("test a ... ok\n"), "");
     }
 
     #[test]

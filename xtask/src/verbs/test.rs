@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::build::cargo;
-use crate::libtest::{Counts, explanations};
+use crate::libtest::{Counts, complaints, explanations};
 use crate::run::Cmd;
 use crate::setup::{self, Purpose};
 use crate::{emulator, guests, paths, tidy, ui};
@@ -222,7 +222,7 @@ fn cargo_tests(name: &str, command: Cmd<'_>, step: &ui::Step) -> Result<Counts> 
         })
         .run()?;
     if !done.ok() {
-        let text = explanations(&done.output);
+        let text = complaints(&done.output) + &explanations(&done.output);
         let lines: Vec<&str> = text.lines().filter(|line| !is_backtrace(line)).collect();
         ui::say(format!("\n{}", lines[..lines.len().min(SHOWN_LINES)].join("\n")));
     }
