@@ -58,6 +58,8 @@ fn every_replay_is_the_recorded_execution() {
                     cost.landings += one.landings;
                     cost.exits += one.exits;
                     cost.most = cost.most.max(one.most);
+                    cost.sent += one.sent;
+                    assert_eq!(one.sent, recording.sent.len() as u64, "LOCKSTEP_TOY_SEED={seed}");
                 }
                 Err(failed) => panic!("LOCKSTEP_TOY_SEED={seed}, skid {skid:?}: {failed:?}"),
             }
@@ -81,6 +83,7 @@ fn every_replay_is_the_recorded_execution() {
             assert!(met.contains_key(&(kind, place)) != never, "{kind} {place}");
         }
     }
+    assert!(met.contains_key(&("output", "exit")), "nothing was sent");
     for kind in ["wake", "wake-after-due", "console", "frame", "power-button"] {
         assert!(met.contains_key(&(kind, "halted")), "no {kind} in HLT");
     }

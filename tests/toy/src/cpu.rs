@@ -29,7 +29,9 @@ struct Frame {
 /// Everything that a guest can see of itself, but for RF, which is the host's business as well.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
+    /// The general registers.
     pub registers: [u64; 16],
+    /// Memory, words.
     pub memory: Vec<u64>,
     ip: usize,
     interrupts: bool,
@@ -82,15 +84,21 @@ pub struct Enter {
 pub enum Exit {
     /// An instruction that is emulated.
     Emulate(Op),
+    /// The guest can take an interrupt.
     Window,
     /// Memory that was not mapped, and is now.
     Fill,
     /// A store to a page that the host protects.
     Protected,
+    /// The counter has overflowed.
     Overflow,
+    /// The host's breakpoint.
     Breakpoint,
+    /// One instruction was executed.
     Step,
+    /// The preemption timer.
     Timer,
+    /// An interrupt of the host.
     Interrupt,
     /// A debug exception of the guest's own while the host uses the breakpoint.
     Reflected,
@@ -116,6 +124,7 @@ pub struct Silicon {
 #[derive(Clone)]
 pub struct Cpu {
     program: Program,
+    /// What the guest can see.
     pub state: State,
     rf: bool,
     /// The counter.
@@ -130,6 +139,7 @@ pub struct Cpu {
 }
 
 impl Cpu {
+    /// A processor at its reset, with nothing mapped.
     pub fn new(program: Program, silicon: Silicon, rng: Seed) -> Self {
         Self {
             program,
@@ -151,14 +161,17 @@ impl Cpu {
         (self.state, self.rf) = (State { memory, ..State::reset() }, false);
     }
 
+    /// Instructions that the counter has counted.
     pub const fn counted(&self) -> u64 {
         self.counted
     }
 
+    /// The instruction pointer.
     pub const fn rip(&self) -> u64 {
         CODE + 4 * self.state.ip as u64
     }
 
+    /// The registers as recorder and replayer see them.
     pub fn registers(&self) -> Registers {
         let State { interrupts, trap, .. } = self.state;
         let mut rflags = 2 | u64::from(interrupts) << 9 | u64::from(trap) << 8;
@@ -168,26 +181,32 @@ impl Cpu {
         Registers { general: self.state.registers, rip: self.rip(), rflags }
     }
 
+    /// RFLAGS.RF.
     pub const fn rf(&self) -> bool {
         self.rf
     }
 
+    /// Whether MOV SS blocks events.
     pub const fn mov_ss(&self) -> bool {
         self.state.mov_ss
     }
 
+    /// Whether STI blocks interrupts.
     pub const fn sti(&self) -> bool {
         self.state.sti
     }
 
+    /// Whether the guest steps through itself.
     pub const fn traps(&self) -> bool {
         self.state.trap
     }
 
+    /// Whether the guest has a breakpoint.
     pub const fn watches(&self) -> bool {
         self.state.watch.is_some()
     }
 
+    /// Whether the guest is in a handler.
     pub const fn in_handler(&self) -> bool {
         !self.state.stack.is_empty()
     }
@@ -197,14 +216,17 @@ impl Cpu {
         matches!(self.program.code[self.state.ip], Op::Rep(_) | Op::RepIn(_))
     }
 
+    /// Whether an event is being delivered.
     pub const fn delivering(&self) -> bool {
         self.state.event.is_some()
     }
 
+    /// RFLAGS.IF.
     pub const fn interrupts_enabled(&self) -> bool {
         self.state.interrupts
     }
 
+    /// Whether an interrupt can be injected.
     pub const fn can_take(&self) -> bool {
         let State { interrupts, sti, mov_ss, event, .. } = &self.state;
         *interrupts && !*sti && !*mov_ss && event.is_none()

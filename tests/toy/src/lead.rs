@@ -9,7 +9,7 @@ use replay::log::writer::{BUFFER, Refused, Writer};
 use replay::recorder::{Moment, Recorder};
 
 use crate::cpu::{Enter, Exit, Silicon};
-use crate::machine::{Machine, reason};
+use crate::machine::{Machine, Packet, reason};
 use crate::program::{Op, Program};
 
 /// Synchronous exits of a recording, at least.
@@ -17,11 +17,15 @@ const EXITS: u64 = 100;
 
 /// What a recording leaves.
 pub struct Recording {
+    /// The log.
     pub log: Vec<u8>,
     /// The machine's digest at each entry, when it was applied. In none of them is anything of the host's.
     pub digests: Vec<u64>,
+    /// What the guest has sent.
+    pub sent: Vec<Packet>,
     /// How often each kind of event came at each kind of place.
     pub met: BTreeMap<(&'static str, &'static str), u64>,
+    /// Instructions retired.
     pub instructions: u64,
 }
 
@@ -39,7 +43,7 @@ pub fn record(program: &Program, silicon: Silicon, host: u64) -> Recording {
     let mut writer = Writer::new(vec![0; BUFFER]).expect("room");
     let log = writer.begin(&Header::default()).expect("a short header").to_vec();
     let machine = Machine::new(program.clone(), silicon, host);
-    let out = Recording { log, digests: Vec::new(), met: BTreeMap::new(), instructions: 0 };
+    let out = Recording { log, digests: Vec::new(), sent: Vec::new(), met: BTreeMap::new(), instructions: 0 };
     let mut lead = Lead { machine, recorder: Recorder::new(), writer, out, halted: false, exit: false };
     lead.run();
     lead.out
@@ -96,7 +100,17 @@ impl Lead {
             if self.exit {
                 self.machine.end_exit();
                 self.recorder.end_exit(reason(exit), self.machine.n(), &self.machine.registers());
+                self.put_out();
             }
+        }
+    }
+
+    /// What the guest has sent at this exit may leave when the entry is where it must be.
+    fn put_out(&mut self) {
+        if !self.machine.sent.is_empty() {
+            self.out.sent.append(&mut self.machine.sent);
+            self.take_in(&Event::Output);
+            self.close();
         }
     }
 
@@ -255,6 +269,7 @@ fn kind(event: &Event<'_>) -> &'static str {
         Event::Link { .. } => "link",
         Event::PowerButton => "power-button",
         Event::Reset => "reset",
+        Event::Output => "output",
         Event::Hash(_) => "hash",
         Event::Checkpoint(_) => "checkpoint",
         Event::End(_) => "end",

@@ -13,11 +13,23 @@ use crate::program::{Op, Program, WRITABLE};
 /// What an exit that is emulated counts beside its instruction.
 const CHARGE: u64 = 400;
 
+/// A packet that the guest sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Its number, from 1 on.
+    pub number: u64,
+    /// Over the guest's state when it was sent, and so over everything that had come in.
+    pub sum: u64,
+}
+
 /// The virtual machine.
 #[derive(Clone)]
 pub struct Machine {
+    /// The processor.
     pub cpu: Cpu,
+    /// The devices.
     pub devices: Devices,
+    /// The clock.
     pub clock: Clock,
     /// Instructions completed by software.
     pub emulated: u64,
@@ -25,25 +37,35 @@ pub struct Machine {
     /// What may be injected can have changed.
     changed: bool,
     window: bool,
+    /// Packets that have left the guest and were not taken from here.
+    pub sent: Vec<Packet>,
     /// The host's own random choices.
     pub host: Seed,
 }
 
 impl Machine {
+    /// A machine at power-on. `host`: the seed of everything that is this host's own.
     pub fn new(program: Program, silicon: Silicon, host: u64) -> Self {
+        Self::slower(program, silicon, host, 1)
+    }
+
+    /// The same, with a clock of which so many times more passes per count.
+    pub fn slower(program: Program, silicon: Silicon, host: u64, slower: u32) -> Self {
         let host = Seed::new(host);
         Self {
             cpu: Cpu::new(program, silicon, host.fork(1)),
-            devices: Devices::new(),
-            clock: Clock::new(),
+            devices: Devices::new(slower),
+            clock: Clock::new(slower),
             emulated: 0,
             charged: 0,
             changed: false,
             window: false,
+            sent: Vec::new(),
             host,
         }
     }
 
+    /// Instructions completed.
     pub const fn n(&self) -> u64 {
         self.cpu.counted() + self.emulated
     }
@@ -52,10 +74,12 @@ impl Machine {
         self.n() + self.charged
     }
 
+    /// Virtual time, nanoseconds.
     pub const fn now(&self) -> u64 {
         self.clock.now(self.count())
     }
 
+    /// Charges an emulated exit.
     pub const fn charge(&mut self) {
         self.charged += CHARGE;
     }
@@ -83,6 +107,9 @@ impl Machine {
 
     /// Something comes in.
     pub fn apply(&mut self, event: &Event<'_>) {
+        if *event == Event::Output {
+            return;
+        }
         self.changed = true;
         let count = self.count();
         match *event {
@@ -113,6 +140,7 @@ impl Machine {
         self.window = self.devices.pending();
     }
 
+    /// Whether [`settle`](Self::settle) has something to do.
     pub const fn has_changed(&self) -> bool {
         self.changed
     }
@@ -122,6 +150,7 @@ impl Machine {
         self.window && self.cpu.can_take()
     }
 
+    /// Whether a halted guest goes on.
     pub const fn wakes(&self) -> bool {
         self.devices.pending() && self.cpu.interrupts_enabled()
     }
@@ -162,7 +191,12 @@ impl Machine {
                 }
             }
             Op::In(a, port) => registers[a] = self.devices.read(port),
-            Op::Out(a, port) => self.devices.write(port, registers[a], now),
+            Op::Out(a, port) => {
+                let sends = self.devices.write(port, registers[a], now);
+                if sends {
+                    self.send();
+                }
+            }
             Op::Time(a) => registers[a] = now,
             Op::Random(a) => registers[a] = self.devices.random(),
             Op::Watch(at) => self.cpu.watch(Some(at)),
@@ -172,12 +206,19 @@ impl Machine {
         self.skip();
     }
 
+    fn send(&mut self) {
+        let mut hasher = DefaultHasher::new();
+        (self.cpu.registers().hash().0, self.devices.sum, self.n(), self.now()).hash(&mut hasher);
+        self.sent.push(Packet { number: self.devices.sent(), sum: hasher.finish() });
+    }
+
     /// The instruction that has exited is done.
     pub fn skip(&mut self) {
         self.cpu.skip();
         self.emulated += 1;
     }
 
+    /// The registers.
     pub fn registers(&self) -> Registers {
         self.cpu.registers()
     }

@@ -47,9 +47,14 @@ pub enum Failed {
 /// What a replay has cost.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
+    /// Landings.
     pub landings: u64,
+    /// Exits that they took.
     pub exits: u64,
+    /// The most that one took.
     pub most: u32,
+    /// Packets that the guest has sent.
+    pub sent: u64,
 }
 
 /// The replaying host. A clone of it is a position to which a debugger could go back.
@@ -69,6 +74,7 @@ pub struct Track<'l, S: Source<'l, Error = Error>> {
 }
 
 impl<'l, S: Source<'l, Error = Error>> Track<'l, S> {
+    /// A host that has replayed nothing. `digests`: those after each entry, as far as they are known.
     pub fn new(program: &Program, silicon: Silicon, host: u64, source: S, digests: &'l [u64]) -> Self {
         let margin = silicon.skid.1 + DRIFT + 8;
         Self {
@@ -101,7 +107,9 @@ impl<'l, S: Source<'l, Error = Error>> Track<'l, S> {
             self.prepare(exit);
             if let Some(ended) = self.ended.take() {
                 let landings = self.replayer.landings();
-                let cost = Cost { landings: landings.count, exits: landings.exits, most: landings.most };
+                let sent = self.machine.devices.sent();
+                let cost =
+                    Cost { landings: landings.count, exits: landings.exits, most: landings.most, sent };
                 return Some(ended.map(|()| cost));
             }
             self.exit = self.go();
