@@ -177,13 +177,18 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
         self.next.as_ref()
     }
 
-    /// The entries from the one that comes next on, as far as they can be read.
-    pub fn ahead(&self) -> impl Iterator<Item = Entry<'l>> + use<'l, S>
-    where
-        S: Clone,
-    {
-        let mut source = self.source.clone();
-        self.next.into_iter().chain(core::iter::from_fn(move || source.next().ok().flatten()))
+    /// The same position, with entries that come from elsewhere: the same ones, from here on.
+    pub fn with_source<T: Source<'l>>(&self, source: T) -> Replayer<'l, T> {
+        Replayer {
+            source,
+            course: self.course,
+            margin: self.margin,
+            next: self.next,
+            entry: self.entry,
+            landing: self.landing.clone(),
+            taken: self.taken,
+            landings: self.landings,
+        }
     }
 
     /// Where entries come from.

@@ -4,6 +4,7 @@ use super::board::{Board, MAX_DISKS};
 use super::checkpoint::Checkpoint;
 use super::digest::StateDigest;
 use super::disks::MemoryDisk;
+use super::feed::Feed;
 use super::first_state;
 use super::journal::Journal;
 use super::outside::{MAX_NETWORKS, Outside};
@@ -285,7 +286,7 @@ impl Plan {
             time.set_first_rate(log.header().rate);
             let margin = proof::report().and_then(|found| found.report.margin_instructions.ok());
             let margin = margin.filter(|_| time.is_exact()).ok_or(BuildError::NotProven)?;
-            let replayer = Replayer::new(log.read(), margin)?;
+            let replayer = Replayer::new(Feed::File(log.read()), margin)?;
             let digest = self.digest(vm, log.header().paging)?;
             return Ok(Tape::Replaying(Box::new(Replaying::new(replayer, digest, options.replay))));
         }

@@ -3,6 +3,7 @@
 
 use super::board::Board;
 use super::digest::Looked;
+use super::feed::Feed;
 use super::tape::{Here, Tape};
 use crate::arch::fpu::FpuState;
 use crate::arch::physical::Pages;
@@ -37,7 +38,7 @@ struct Rest {
     clock: machine::clock::State,
     flags: Flags,
     looked: Looked,
-    replayer: Replayer<'static, Entries<'static>>,
+    replayer: Option<Replayer<'static, Entries<'static>>>,
     checkpoints: u64,
 }
 
@@ -121,7 +122,7 @@ impl Checkpoint {
                 window: board.window,
             },
             looked: replaying.digest.looked(),
-            replayer: replaying.replayer.clone(),
+            replayer: replaying.replayer.source().place().map(|at| replaying.replayer.with_source(at)),
             checkpoints: replaying.checkpoints,
         });
         memory::end_allocation();
@@ -154,7 +155,9 @@ impl Checkpoint {
         board.time.put_back(rest.charged, rest.clock.clone()).map_err(NoReturn::Refused)?;
         if let Tape::Replaying(replaying) = &mut board.tape {
             replaying.digest.look_back(&rest.looked);
-            replaying.replayer = rest.replayer.clone();
+            if let Some(replayer) = &rest.replayer {
+                replaying.replayer = replayer.with_source(Feed::File(replayer.source().clone()));
+            }
             replaying.checkpoints = rest.checkpoints;
         }
         Ok(())

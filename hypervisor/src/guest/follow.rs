@@ -2,6 +2,7 @@
 //! and what comes to this host play no part.
 
 use super::board::{Board, reason};
+use super::feed::ahead;
 use super::operator::Desk;
 use super::replaying::Ended;
 use super::tape::Tape;
@@ -170,7 +171,7 @@ impl Board {
     fn check_way(&mut self) {
         let n = self.time.instructions();
         let Tape::Replaying(replaying) = &mut self.tape else { return };
-        let places = replaying.replayer.ahead().take(LOOKAHEAD).map(|entry| entry.place);
+        let places = ahead(&replaying.replayer).take(LOOKAHEAD).map(|entry| entry.place);
         let passed =
             places.into_iter().find(|place| matches!(place, Place::Between { point, .. } if point.n < n));
         if let Some(place) = passed {

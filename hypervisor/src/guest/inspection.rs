@@ -2,6 +2,7 @@
 
 use super::board::Board;
 use super::digest;
+use super::feed::ahead;
 use super::operator::Desk;
 use super::run::Guest as Machine;
 use super::tape::Tape;
@@ -13,6 +14,8 @@ use core::fmt::{self, Write};
 use machine::ram::HIGH;
 use replay::digest::{Digest, Register};
 use replay::log::entry::{Entry, Event, Place};
+use replay::log::open::Entries;
+use replay::replayer::Replayer;
 use vmx::exit::reason_name;
 
 /// Synchronous exits that are shown with the log's entries.
@@ -116,7 +119,7 @@ impl Inspect for Still<'_, '_> {
         };
         let position = replaying.replayer.position();
         let first = position.saturating_sub(around as u64);
-        let before = replaying.first.ahead().take(position as usize).skip(first as usize);
+        let before = replaying.first.iter().flat_map(entries_of).take(position as usize).skip(first as usize);
         for (number, entry) in (first..).zip(before) {
             tell_entry(number, &entry, out)?;
         }
@@ -127,11 +130,18 @@ impl Inspect for Still<'_, '_> {
             writeln!(out, "       exit {exit}: {reason}, n {n}, rip {rip:#x}")?;
         }
         writeln!(out, "    -- what would come next:")?;
-        for (number, entry) in (position..).zip(replaying.replayer.ahead().take(around)) {
+        for (number, entry) in (position..).zip(ahead(&replaying.replayer).take(around)) {
             tell_entry(number, &entry, out)?;
         }
         Ok(())
     }
+}
+
+/// All entries from the one that comes next on.
+fn entries_of(
+    replayer: &Replayer<'static, Entries<'static>>,
+) -> impl Iterator<Item = Entry<'static>> + use<> {
+    replayer.upcoming().copied().into_iter().chain(replayer.source().clone())
 }
 
 fn tell_entry(number: u64, entry: &Entry<'_>, out: &mut dyn Write) -> fmt::Result {

@@ -9,6 +9,7 @@ mod checkpoint;
 mod compare;
 mod digest;
 mod disks;
+mod feed;
 mod first_state;
 mod follow;
 mod inspection;

@@ -3,6 +3,7 @@
 use super::board::Board;
 use super::checkpoint::Checkpoint;
 use super::digest::StateDigest;
+use super::feed::Follower;
 use super::tape::Tape;
 use crate::arch::time;
 use crate::machine_line;
@@ -114,9 +115,9 @@ impl fmt::Display for Ended {
 /// A replay under way.
 pub struct Replaying {
     /// The position in the log.
-    pub replayer: Replayer<'static, Entries<'static>>,
-    /// The position before the first entry.
-    pub first: Replayer<'static, Entries<'static>>,
+    pub replayer: Follower,
+    /// The position before the first entry, where one can go back.
+    pub first: Option<Replayer<'static, Entries<'static>>>,
     /// How it has ended.
     pub ended: Option<Ended>,
     /// Checkpoints that were compared.
@@ -139,14 +140,10 @@ pub struct Replaying {
 
 impl Replaying {
     /// A replay from the log's first entry on.
-    pub fn new(
-        replayer: Replayer<'static, Entries<'static>>,
-        digest: StateDigest,
-        options: ReplayOptions<'static>,
-    ) -> Self {
+    pub fn new(replayer: Follower, digest: StateDigest, options: ReplayOptions<'static>) -> Self {
         let now = time::now_ns();
         Self {
-            first: replayer.clone(),
+            first: replayer.source().place().map(|entries| replayer.with_source(entries)),
             replayer,
             ended: None,
             checkpoints: 0,
