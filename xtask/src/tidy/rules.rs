@@ -32,11 +32,12 @@ const CRATES: &[Crate] = &[
     Crate { dir: "hypervisor/config", name: "vm-config", safety: Safety::Pure, may_use: &[] },
     Crate { dir: "hypervisor/machine", name: "machine", safety: Safety::Pure, may_use: &[] },
     Crate { dir: "hypervisor/replay", name: "replay", safety: Safety::Pure, may_use: &["vmx", "machine"] },
+    Crate { dir: "hypervisor/ft", name: "ft", safety: Safety::Pure, may_use: &["replay", "hal"] },
     Crate {
         dir: "hypervisor",
         name: "lockstep",
         safety: Safety::Metal,
-        may_use: &["boot", "vmx", "vm-config", "machine", "replay", "hal", "pci", "e1000", "net"],
+        may_use: &["boot", "vmx", "vm-config", "machine", "replay", "ft", "hal", "pci", "e1000", "net"],
     },
     Crate { dir: "drivers/hal", name: "hal", safety: Safety::Pure, may_use: &[] },
     Crate { dir: "drivers/pci", name: "pci", safety: Safety::Pure, may_use: &["hal"] },
@@ -45,6 +46,7 @@ const CRATES: &[Crate] = &[
     Crate { dir: "xtask", name: "xtask", safety: Safety::Host, may_use: &["vm-config", "machine", "replay"] },
     Crate { dir: "tests/guests", name: "guests", safety: Safety::Metal, may_use: &["hal", "pci", "e1000"] },
     Crate { dir: "tests/linux", name: "linux-checks", safety: Safety::Metal, may_use: &[] },
+    Crate { dir: "tests/sim", name: "sim", safety: Safety::Host, may_use: &["ft", "replay", "toy"] },
     Crate { dir: "tests/toy", name: "toy", safety: Safety::Host, may_use: &["replay"] },
     Crate {
         dir: "tests/machine",

@@ -1,0 +1,10 @@
+//! The pair: two hosts, one virtual machine in lockstep. Sans-I/O: bytes, frames, time and seeds are parameters.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod keys;
+pub mod side;
