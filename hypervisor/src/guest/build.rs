@@ -6,7 +6,7 @@ use super::digest::StateDigest;
 use super::disks::MemoryDisk;
 use super::feed::Feed;
 use super::first_state;
-use super::journal::Journal;
+use super::journal::{Journal, Outlet};
 use super::outside::{MAX_NETWORKS, Outside};
 use super::paging::Paging;
 use super::recording::Recording;
@@ -297,7 +297,7 @@ impl Plan {
         let sender = LogSender::open(record)?;
         let header = self.header(record, time.clock().rate)?;
         let digest = self.digest(vm, header.paging)?;
-        let journal = Journal::new(&header, sender)?;
+        let journal = Journal::new(&header, Outlet::Sender(Box::new(sender)))?;
         Ok(Tape::Recording(Box::new(Recording::new(journal, digest, record.checkpoint))))
     }
 

@@ -1,5 +1,5 @@
 //! The way of the log out of this host: entries become blocks, blocks wait in the log buffer until the log's receiver has
-//! them.
+//! them: whoever stores a recording, or the backup.
 
 use crate::arch::time;
 use crate::logging::LogSender;
@@ -21,17 +21,32 @@ const ROOM: usize = 256 << 10;
 /// A block is closed when it has so many bytes: what a block has beside its entries is then little, also beside frames.
 const BLOCK_BYTES: usize = 8 << 10;
 
-/// A block is closed when its first entry is so old, nanoseconds of the host.
+/// A block of a recording is closed when its first entry is so old, nanoseconds of the host.
 const BLOCK_AGE: u64 = 500_000_000;
+
+/// The same of a primary: the backup executes no further than the last block says.
+const BLOCK_AGE_PAIR: u64 = 2_000_000;
+
+/// The same of a primary whose guest is halted: then nothing is to be executed either.
+const BLOCK_AGE_IDLE: u64 = 50_000_000;
 
 /// The receiver may take nothing for so long before the recording is given up, nanoseconds.
 const PATIENCE: u64 = 10_000_000_000;
+
+/// Who takes the log out of the buffer.
+pub enum Outlet {
+    /// A connection to whoever stores it.
+    Sender(Box<LogSender>),
+    /// The pair's logging channel, which helps itself.
+    #[expect(dead_code, reason = "the pair's")]
+    Pair,
+}
 
 /// The log on its way out.
 pub struct Journal {
     writer: Writer<Box<[u8]>>,
     buffer: LogBuffer<'static>,
-    sender: LogSender,
+    outlet: Outlet,
     /// When the block's first entry was made, nanoseconds of the host.
     since: u64,
     /// An entry was lost: the log is worth nothing from there on.
@@ -43,13 +58,13 @@ impl Journal {
     ///
     /// # Errors
     /// The header is too long.
-    pub fn new(header: &Header<'_>, sender: LogSender) -> Result<Self, BadHeader> {
+    pub fn new(header: &Header<'_>, outlet: Outlet) -> Result<Self, BadHeader> {
         let memory = Box::leak(vec![0; LOG_BUFFER].into_boxed_slice());
         let mut buffer = LogBuffer::new(memory);
         let mut writer = Writer::new(vec![0; BUFFER].into_boxed_slice()).expect("as many bytes as it wants");
         // The buffer is empty, and much longer.
         let broken = buffer.push(writer.begin(header)?).is_err();
-        Ok(Self { writer, buffer, sender, since: 0, broken })
+        Ok(Self { writer, buffer, outlet, since: 0, broken })
     }
 
     /// Adds an entry.
@@ -79,13 +94,49 @@ impl Journal {
         }
     }
 
-    /// Closes a block that has waited long enough, and sends. False: the log is broken.
-    pub fn send(&mut self, mark: &Mark) -> bool {
-        if !self.writer.is_empty() && time::now_ns().saturating_sub(self.since) >= BLOCK_AGE {
+    /// Closes a block that has waited long enough, and sends. `halted`: the guest is. False: the log is broken.
+    pub fn send(&mut self, mark: &Mark, halted: bool) -> bool {
+        if self.block_due(halted).is_some_and(|due| time::now_ns() >= due) {
             self.close(mark);
         }
-        self.sender.poll(&mut self.buffer);
-        !self.broken && !self.sender.is_lost()
+        self.poll();
+        !self.broken && !self.is_lost()
+    }
+
+    /// When the block is to be closed, nanoseconds of the host; `None`: there is none.
+    pub fn block_due(&self, halted: bool) -> Option<u64> {
+        let age = match self.outlet {
+            Outlet::Sender(_) => BLOCK_AGE,
+            Outlet::Pair if halted => BLOCK_AGE_IDLE,
+            Outlet::Pair => BLOCK_AGE_PAIR,
+        };
+        (!self.writer.is_empty()).then(|| self.since.saturating_add(age))
+    }
+
+    #[expect(dead_code, reason = "the pair's")]
+    /// Closes the block. Returns the position behind it: bytes of the log so far.
+    pub fn flush(&mut self, mark: &Mark) -> u64 {
+        self.close(mark);
+        self.buffer.pushed()
+    }
+
+    #[expect(dead_code, reason = "the pair's")]
+    /// The log buffer, for the pair's channel.
+    pub const fn buffer(&mut self) -> &mut LogBuffer<'static> {
+        &mut self.buffer
+    }
+
+    fn poll(&mut self) {
+        if let Outlet::Sender(sender) = &mut self.outlet {
+            sender.poll(&mut self.buffer);
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        match &self.outlet {
+            Outlet::Sender(sender) => sender.is_lost(),
+            Outlet::Pair => false,
+        }
     }
 
     /// There is room for what one exit can bring in.
@@ -98,14 +149,26 @@ impl Journal {
         self.send_until(Self::has_room)
     }
 
+    /// Ends the log: its last block. The position behind it; `None`: the log is broken.
+    pub fn close_log(&mut self, mark: &Mark) -> Option<u64> {
+        self.close(mark);
+        self.broken |= self.buffer.push(self.writer.end(mark)).is_err();
+        (!self.broken).then_some(self.buffer.pushed())
+    }
+
     /// Ends the log, and sends all of it. Whether the receiver has said that it has it.
     pub fn end(&mut self, mark: &Mark) -> bool {
-        self.close(mark);
-        let room = self.wait_for_room();
-        let sent = room
-            && self.buffer.push(self.writer.end(mark)).is_ok()
-            && self.send_until(|journal| journal.sender.drained(&journal.buffer));
-        self.sender.close() && sent && !self.broken
+        let sent = self.wait_for_room() && self.close_log(mark).is_some() && self.send_until(Self::drained);
+        let Outlet::Sender(sender) = &mut self.outlet else { return false };
+        sender.close() && sent
+    }
+
+    /// Everything that was in the buffer has left, and the receiver has it.
+    fn drained(&self) -> bool {
+        match &self.outlet {
+            Outlet::Sender(sender) => sender.drained(&self.buffer),
+            Outlet::Pair => self.buffer.is_empty(),
+        }
     }
 
     /// Entries so far.
@@ -126,19 +189,22 @@ impl Journal {
         let (bytes, most) = self.bytes();
         let (entries, waiting) = (self.entries(), self.buffer.used());
         writeln!(out, "log: {entries} entries, {bytes} bytes, of which {waiting} wait; {most} at most")?;
-        self.sender.tell(out)
+        match &self.outlet {
+            Outlet::Sender(sender) => sender.tell(out),
+            Outlet::Pair => Ok(()),
+        }
     }
 
     /// Sends until it is enough; false if the receiver takes nothing for too long.
     fn send_until(&mut self, enough: impl Fn(&Self) -> bool) -> bool {
         let (mut taken, mut until) = (self.buffer.consumed(), time::now_ns().saturating_add(PATIENCE));
         while !enough(self) {
-            self.sender.poll(&mut self.buffer);
+            self.poll();
             let now = time::now_ns();
             if self.buffer.consumed() != taken {
                 (taken, until) = (self.buffer.consumed(), now.saturating_add(PATIENCE));
             }
-            if now >= until || self.sender.is_lost() {
+            if now >= until || self.is_lost() {
                 return false;
             }
         }

@@ -96,7 +96,7 @@ impl Board {
         }
         let mark = self.mark();
         let Tape::Recording(recording) = &mut self.tape else { return None };
-        if !recording.journal.send(&mark) {
+        if !recording.journal.send(&mark, self.here == Here::Halted) {
             return Some(reason::NO_LOG);
         }
         if recording.journal.has_room() {
