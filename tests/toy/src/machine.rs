@@ -34,6 +34,8 @@ pub struct Machine {
     /// Instructions completed by software.
     pub emulated: u64,
     charged: u64,
+    /// How many times more of time passes per count.
+    pub slower: u32,
     /// What may be injected can have changed.
     changed: bool,
     window: bool,
@@ -58,6 +60,7 @@ impl Machine {
             clock: Clock::new(slower),
             emulated: 0,
             charged: 0,
+            slower,
             changed: false,
             window: false,
             sent: Vec::new(),
@@ -70,7 +73,8 @@ impl Machine {
         self.cpu.counted() + self.emulated
     }
 
-    const fn count(&self) -> u64 {
+    /// What the clock is a function of: instructions and charges.
+    pub const fn count(&self) -> u64 {
         self.n() + self.charged
     }
 

@@ -86,12 +86,14 @@ pub struct Size {
     pub inner: u64,
     /// Iterations of a repeated instruction, and twenty more.
     pub rep: u64,
+    /// A program may read the time into RCX, and repeat an instruction so often.
+    pub wild: bool,
 }
 
 /// Long loops.
-pub const LONG: Size = Size { outer: 60, inner: 300, rep: 40 };
+pub const LONG: Size = Size { outer: 60, inner: 300, rep: 40, wild: true };
 /// Short ones.
-pub const SHORT: Size = Size { outer: 6, inner: 40, rep: 5 };
+pub const SHORT: Size = Size { outer: 6, inner: 40, rep: 5, wild: false };
 
 /// Code, and where each vector's handler begins.
 #[derive(Clone, Debug)]
@@ -121,8 +123,9 @@ impl Program {
         for _ in 0..rng.between(2, 6) {
             segment(&mut code, rng, size);
         }
+        let time = if size.wild { rng.below(16) as usize } else { FREE[rng.below(9) as usize] };
         // Says something, once around.
-        code.extend([Op::Time(rng.below(16) as usize), Op::Out(15, LINES - 1), Op::Jump(begin)]);
+        code.extend([Op::Time(time), Op::Out(15, LINES - 1), Op::Jump(begin)]);
         let mut handlers = Vec::new();
         let mut handler = |vector: u8, body: &[Op]| {
             handlers.push((vector, code.len()));
@@ -146,6 +149,9 @@ impl Program {
     }
 }
 
+/// Not the counters of loops, not RCX and RDI.
+const FREE: [usize; 9] = [0, 2, 6, 8, 9, 10, 11, 12, 13];
+
 /// A loop around random instructions.
 fn segment(code: &mut Vec<Op>, rng: &mut Seed, size: &Size) {
     let counter = 3 + 2 * rng.below(2) as usize;
@@ -165,8 +171,6 @@ fn segment(code: &mut Vec<Op>, rng: &mut Seed, size: &Size) {
 }
 
 fn instruction(code: &mut Vec<Op>, rng: &mut Seed, again: usize, size: &Size) {
-    // Not the counters of loops, not RCX and RDI.
-    const FREE: [usize; 9] = [0, 2, 6, 8, 9, 10, 11, 12, 13];
     let a = FREE[rng.below(9) as usize];
     let b = FREE[rng.below(9) as usize];
     let here = code.len();
