@@ -6,6 +6,7 @@
 pub mod replay;
 
 use core::fmt;
+use ft::side::Side;
 use heapless::Vec;
 use log::LevelFilter;
 use replay::ReplayOptions;
@@ -151,6 +152,8 @@ pub struct Options<'a> {
     pub json: bool,
     /// This host's name.
     pub name: &'a str,
+    /// Which host of its pair this is.
+    pub host: Option<Side>,
     /// Crash on purpose after the boot work.
     pub crash: Option<Crash>,
     /// How the local APICs are driven.
@@ -181,6 +184,7 @@ impl Default for Options<'_> {
             landings: None,
             json: false,
             name: "lockstep",
+            host: None,
             crash: None,
             apic: ApicMode::Auto,
             variation: None,
@@ -239,6 +243,7 @@ impl<'a> Options<'a> {
             }
             "json" => put(&mut self.json, value.is_none().then_some(true), "no value"),
             "name" => put(&mut self.name, value.filter(|n| is_name(n)), "1 to 63 letters, digits, - or ."),
+            "host" => put(&mut self.host, value.and_then(host).map(Some), "a or b"),
             "crash" => put(
                 &mut self.crash,
                 value.and_then(crash).map(Some),
@@ -278,6 +283,14 @@ fn number(text: &str) -> Option<u64> {
     let parsed = digits.map_or_else(|| text.parse(), |d| u64::from_str_radix(d, 16));
     // Both take a sign, which no option has.
     parsed.ok().filter(|_| !text.contains('+'))
+}
+
+fn host(value: &str) -> Option<Side> {
+    Some(match value {
+        "a" => Side::A,
+        "b" => Side::B,
+        _ => return None,
+    })
 }
 
 fn is_name(name: &str) -> bool {
@@ -355,13 +368,14 @@ mod tests {
     fn every_word_is_understood() {
         let o = parse(
             "exit-port=0xf4 log=trace after=poweroff proof=long seed=0x10 landings=1000 json name=host-a.lab \
-             crash=df apic=xapic log-trial=4 variation=5 until=entry:3 plant=memory:4096:1@2 restore=1:2",
+             crash=df apic=xapic log-trial=4 variation=5 host=b until=entry:3 plant=memory:4096:1@2 restore=1:2",
         );
         assert!(o.unknown.is_empty() && o.bad.is_empty(), "{o:?}");
         assert!(o.exit_port && o.json);
         assert_eq!((o.log, o.after, o.proof), (LevelFilter::Trace, After::PowerOff, Proof::Long));
         assert_eq!((o.seed, o.landings, o.name), (16, Some(1000), "host-a.lab"));
         assert_eq!((o.crash, o.apic, o.log_trial), (Some(Crash::DoubleFault), ApicMode::XApic, Some(4)));
+        assert_eq!(o.host, Some(Side::B));
     }
 
     #[test]
@@ -400,6 +414,7 @@ mod tests {
             "log-trial=0",
             "apic=x2",
             "variation=",
+            "host=c",
             "until=3",
             "plant=x",
             "restore=2:1",
