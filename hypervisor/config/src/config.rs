@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::pair::Pair;
 use crate::values::{Mac, Memory};
 
 /// A virtual machine, as its `lockstep.toml` describes it.
@@ -25,6 +26,8 @@ pub struct Config {
     pub clock: Clock,
     /// `[record]`: where its log goes; `None` records nothing.
     pub record: Option<Record>,
+    /// `[pair]`: the two hosts that it runs on; `None` runs it on one.
+    pub pair: Option<Pair>,
 }
 
 /// The machine itself.

@@ -1,13 +1,19 @@
 //! A configuration as text again, for tools that make one from flags and for the console.
 
+use alloc::string::{String, ToString};
 use core::fmt;
 
 use crate::config::{Boot, Card, Config, Disk, Medium, Network, Record, RtcStart};
+use crate::pair;
 use crate::values::{Ipv4, Memory, control_name};
 
-impl fmt::Display for Config {
-    /// The text that [`Config::parse`] reads as this configuration.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Config {
+    /// The text that [`Config::parse`] reads as this configuration. It has the pair's key in it: it is for files, not for people.
+    pub fn text(&self) -> String {
+        WithKey(self).to_string()
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, with_key: bool) -> fmt::Result {
         writeln!(
             f,
             "[vm]\nname = \"{}\"\nmemory = \"{}\"\ncpu = \"{}\"",
@@ -34,7 +40,24 @@ impl fmt::Display for Config {
         if let Some(rate) = self.clock.rate {
             writeln!(f, "rate = {rate}")?;
         }
-        self.record.as_ref().map_or(Ok(()), |settings| record(f, settings))
+        self.record.as_ref().map_or(Ok(()), |settings| record(f, settings))?;
+        self.pair.as_ref().map_or(Ok(()), |settings| pair::write(f, settings, with_key))
+    }
+}
+
+impl fmt::Display for Config {
+    /// The configuration for people: as [`Config::text`], without the pair's key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, false)
+    }
+}
+
+/// All of a configuration.
+struct WithKey<'c>(&'c Config);
+
+impl fmt::Display for WithKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(f, true)
     }
 }
 

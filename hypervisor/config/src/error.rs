@@ -55,6 +55,11 @@ pub enum Problem {
         /// What it must be.
         wanted: &'static str,
     },
+    /// The value means nothing here, and is a secret.
+    Secret {
+        /// What it must be.
+        wanted: &'static str,
+    },
     /// There are more of these than a machine can have.
     TooMany {
         /// The most.
@@ -97,6 +102,7 @@ impl fmt::Display for Problem {
             Self::Missing { example } => write!(f, "missing; write, for example, `{example}`"),
             Self::Type { found, wanted } => write!(f, "this is {found}; it must be {wanted}"),
             Self::Value { found, wanted } => write!(f, "`{found}` is not {wanted}"),
+            Self::Secret { wanted } => write!(f, "this (a secret, not shown here) is not {wanted}"),
             Self::TooMany { most } => write!(f, "there can be at most {most} of these"),
             Self::Conflict { with } => write!(f, "cannot stand beside `{with}`; keep one"),
         }

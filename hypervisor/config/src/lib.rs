@@ -11,6 +11,8 @@ extern crate alloc;
 mod config;
 mod emit;
 mod error;
+mod pair;
+mod pair_section;
 mod reader;
 mod sections;
 mod values;
@@ -20,6 +22,7 @@ pub use config::{
     Role, RtcStart, Vm,
 };
 pub use error::{Error, Problem};
+pub use pair::{Arbiter, HostAddress, HostName, Key, Pair, PairHost};
 pub use values::{Mac, Memory};
 
 /// Limits of what a configuration may ask for.
@@ -56,6 +59,28 @@ pub mod limits {
     pub const CHECKPOINT: u32 = 3_600_000;
     /// Milliseconds between two checkpoints, unless told otherwise.
     pub const CHECKPOINT_DEFAULT: u32 = 4_000;
+    /// Milliseconds of silence after which a peer is suspected, unless told otherwise.
+    pub const TIMEOUT_DEFAULT: u32 = 300;
+    /// The least of those.
+    pub const TIMEOUT_LEAST: u32 = 20;
+    /// The most of those.
+    pub const TIMEOUT_MOST: u32 = 60_000;
+    /// Milliseconds between two heartbeats, unless told otherwise.
+    pub const HEARTBEAT_DEFAULT: u32 = 50;
+    /// The least of those.
+    pub const HEARTBEAT_LEAST: u32 = 5;
+    /// Milliseconds without progress after which a primary gives up its backup, unless told otherwise.
+    pub const STALL_DEFAULT: u32 = 3_000;
+    /// The most of those: an hour.
+    pub const STALL_MOST: u32 = 3_600_000;
+    /// Milliseconds that a backup may be behind, unless told otherwise.
+    pub const LAG_DEFAULT: u32 = 100;
+    /// The most of those.
+    pub const LAG_MOST: u32 = 60_000;
+    /// The TCP port of the logging channel, unless told otherwise.
+    pub const LOG_PORT_DEFAULT: u16 = 5_407;
+    /// The UDP port of the heartbeats, unless told otherwise.
+    pub const BEAT_PORT_DEFAULT: u16 = 5_408;
     /// The last year that the guest's clock can be started in.
     pub const LAST_YEAR: u16 = 2099;
 }

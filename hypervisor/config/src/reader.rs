@@ -148,6 +148,11 @@ impl<'t, 'd> Value<'t, 'd> {
         self.problem(Problem::Value { found, wanted })
     }
 
+    /// This value means nothing here, and must not be repeated.
+    pub fn secret(&self, wanted: &'static str) -> Error {
+        self.problem(Problem::Secret { wanted })
+    }
+
     /// This value has a problem.
     pub fn problem(&self, problem: Problem) -> Error {
         self.text.error(self.value.span().start, self.key.clone(), problem)

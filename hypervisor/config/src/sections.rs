@@ -12,10 +12,11 @@ use crate::config::{
 };
 use crate::error::{Error, Problem};
 use crate::limits;
+use crate::pair_section::pair;
 use crate::reader::{Table, Text, Value, position};
 use crate::values::{Mac, Memory, control_key, ipv4_with_port, ipv4_with_prefix, seconds};
 
-const SECTIONS: &[&str] = &["vm", "boot", "disk", "network", "console", "rtc", "clock", "record"];
+const SECTIONS: &[&str] = &["vm", "boot", "disk", "network", "console", "rtc", "clock", "record", "pair"];
 const VM: &[&str] = &["name", "memory", "cpu", "seed"];
 const BOOT: &[&str] = &["kernel", "initrd", "command-line", "module", "firmware", "disk"];
 const MODULE: &[&str] = &["file", "command-line"];
@@ -41,8 +42,10 @@ impl Config {
         let document = Table::document(source, tree.get_ref(), SECTIONS)?;
         let disks = disks(&document)?;
         let networks = networks(&document)?;
+        let vm = vm(&document)?;
         Ok(Self {
-            vm: vm(&document)?,
+            pair: pair(&document, &vm.name, &networks)?,
+            vm,
             boot: boot(&document, disks.len())?,
             disks,
             console: console(&document)?,
@@ -105,7 +108,8 @@ fn vm(document: &Table<'_, '_>) -> Result<Vm, Error> {
     Ok(Vm { name, memory, cpu, seed })
 }
 
-fn name(text: &str) -> Option<String> {
+/// What is a name.
+pub fn name(text: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     ((1..=limits::NAME).contains(&text.len()) && text.bytes().all(plain)).then(|| text.into())
 }
@@ -247,7 +251,7 @@ fn network(table: &Table<'_, '_>, index: usize) -> Result<Network, Error> {
 }
 
 /// A card of the host.
-fn card(value: &Value<'_, '_>, wanted: &'static str) -> Result<Card, Error> {
+pub fn card(value: &Value<'_, '_>, wanted: &'static str) -> Result<Card, Error> {
     match value.raw() {
         DeValue::Integer(_) => Ok(Card::Index(value.integer(0..256, wanted)? as u8)),
         _ => value.parsed(wanted, Card::parse),

@@ -89,7 +89,8 @@ fn the_least_configuration_has_sensible_defaults() {
     assert_eq!((config.vm.cpu, config.vm.seed), (Cpu::V3, None));
     assert_eq!(config.console, Console { serial: true, virtio: false, escape: Some(0x1d) });
     assert_eq!((config.rtc, config.clock), (RtcStart::Host, Clock { follows_host: true, rate: None }));
-    assert!(config.disks.is_empty() && config.networks.is_empty() && config.record.is_none());
+    assert!(config.disks.is_empty() && config.networks.is_empty());
+    assert!(config.record.is_none() && config.pair.is_none());
     let kernel = "vmlinuz".into();
     assert_eq!(
         config.boot,

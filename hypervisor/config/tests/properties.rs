@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use vm_config::{
-    Boot, Card, Clock, Config, Console, Cpu, Disk, Mac, Medium, Memory, Module, Network, Paging, PciAddress,
-    Record, RtcStart, Vm,
+    Arbiter, Boot, Card, Clock, Config, Console, Cpu, Disk, HostAddress, HostName, Key, Mac, Medium, Memory,
+    Module, Network, Paging, Pair, PairHost, PciAddress, Record, RtcStart, Vm,
 };
 
 fn file() -> impl Strategy<Value = String> {
@@ -76,6 +76,43 @@ fn record() -> impl Strategy<Value = Record> {
     )
 }
 
+/// Two hosts and an arbiter in one network, the heartbeats' other path in another.
+fn pair() -> impl Strategy<Value = Pair> {
+    let times = (20..=60_000u32, any::<u32>(), any::<u32>(), 1..=60_000u32, 0..=3_600_000u32);
+    let words = ("[a-zA-Z0-9._-]{1,64}", any::<[u8; 32]>(), any::<bool>(), any::<bool>());
+    let network = (1..=126u8, any::<[u8; 3]>(), 8..=29u8, any::<bool>());
+    let ports = (1..=u16::MAX, 1..=u16::MAX, 1..=u16::MAX, 1..=u16::MAX);
+    (times, words, network, ports, card(), card()).prop_map(
+        |((timeout, beat, stall, lag, checkpoint), (name, key, b, strict), network, ports, one, other)| {
+            let (first, [x, y, z], prefix, beats) = network;
+            let host = u32::MAX >> prefix;
+            let network = u32::from_be_bytes([first, x, y, z]) & !host;
+            let at = |number: u32| HostAddress { ip: (network | number).to_be_bytes(), prefix };
+            let beats = |ip| beats.then_some(HostAddress { ip: [192, 168, 1, ip], prefix: 30 });
+            let host = |log_card, number: u8, log_port| PairHost {
+                log_card,
+                log_address: at(number.into()),
+                log_port,
+                guest_address: beats(number),
+            };
+            Pair {
+                name,
+                key: Key(key),
+                first: if b { HostName::B } else { HostName::A },
+                timeout,
+                heartbeat: 5 + beat % (timeout / 2 - 4),
+                stall: timeout + stall % (3_600_000 - timeout),
+                lag,
+                paging: if strict { Paging::Strict } else { Paging::Fast },
+                checkpoint,
+                beat_port: ports.0,
+                hosts: [host(one, 1, ports.1), host(other, 2, ports.2)],
+                arbiter: Arbiter::LockServer { ip: at(3).ip, port: ports.3 },
+            }
+        },
+    )
+}
+
 fn config() -> impl Strategy<Value = Config> {
     let vm = ("[a-zA-Z0-9._-]{1,64}", 2..32768u64, 0..3usize, proptest::option::of(0..1u64 << 63));
     let vm = vm.prop_map(|(name, pages, cpu, seed)| {
@@ -91,9 +128,14 @@ fn config() -> impl Strategy<Value = Config> {
     let clock = (any::<bool>(), proptest::option::of(1..=100_000u64))
         .prop_map(|(follows_host, rate)| Clock { follows_host, rate });
     let disks = proptest::collection::vec(disk(), 2..5);
-    let record = proptest::option::of(record());
-    let all = (vm, boot(), disks, networks, console, rtc, clock, record);
-    let all = all.prop_map(|(vm, boot, disks, networks, console, rtc, clock, record)| Config {
+    // Who keeps the log: nobody, a file, another host.
+    let log = prop_oneof![
+        Just((None, None)),
+        record().prop_map(|record| (Some(record), None)),
+        pair().prop_map(|pair| (None, Some(pair)))
+    ];
+    let all = (vm, boot(), disks, networks, console, rtc, clock, log);
+    let all = all.prop_map(|(vm, boot, disks, networks, console, rtc, clock, (record, pair))| Config {
         vm,
         boot,
         disks,
@@ -102,9 +144,18 @@ fn config() -> impl Strategy<Value = Config> {
         rtc,
         clock,
         record,
+        pair,
     });
     all.prop_filter("the log has a card of its own", |config| {
-        config.record.is_none_or(|record| config.networks.iter().all(|n| n.card != Some(record.card)))
+        let pair = config.pair.iter().flat_map(|pair| pair.hosts.map(|host| host.log_card));
+        let mut logs = config.record.iter().map(|record| record.card).chain(pair);
+        logs.all(|log| config.networks.iter().all(|n| n.card != Some(log)))
+    })
+    .prop_filter("heartbeats on the guest's card need one", |config| {
+        let beats = config.pair.as_ref().is_some_and(|pair| pair.hosts[0].guest_address.is_some());
+        // The other path's network must not be the log's.
+        let apart = |pair: &Pair| !pair.hosts[0].log_address.reaches([192, 168, 1, 1]);
+        !beats || config.networks.iter().any(|n| n.card.is_some()) && config.pair.as_ref().is_none_or(apart)
     })
 }
 
@@ -126,6 +177,12 @@ fn pieces() -> impl Strategy<Value = String> {
         Just("[record]\n"),
         Just("address = '10.77.0.1/24'\n"),
         Just("peer = '10.77.0.2:5405'\n"),
+        Just("[pair]\n"),
+        Just("[pair.a]\n"),
+        Just("[pair.arbiter]\n"),
+        Just("key = "),
+        Just("log-address = '10.77.0.1/24'\n"),
+        Just("'0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef'\n"),
         Just("seed = "),
         Just("\"64M\"\n"),
         Just("\"a\"\n"),
@@ -169,7 +226,7 @@ proptest! {
 
     #[test]
     fn a_damaged_configuration_is_answered(config in config(), at in any::<proptest::sample::Index>(), byte: u8) {
-        let mut bytes = config.to_string().into_bytes();
+        let mut bytes = config.text().into_bytes();
         let at = at.index(bytes.len());
         bytes[at] = byte;
         let _ = Config::parse_bytes(&bytes);
@@ -177,7 +234,7 @@ proptest! {
 
     #[test]
     fn what_is_written_is_read_again(config in config()) {
-        let text = config.to_string();
+        let text = config.text();
         prop_assert_eq!(Config::parse(&text).map_err(|error| format!("{error}\n{text}")), Ok(config));
     }
 }

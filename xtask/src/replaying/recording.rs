@@ -226,7 +226,7 @@ pub fn recorded(vm: &Vm, paging: Option<Paging>, checkpoint: Option<u32>) -> Res
     let Some(record) = &mut config.record else { bail!("the configuration has lost its [record]") };
     record.paging = paging.unwrap_or(record.paging);
     record.checkpoint = checkpoint.unwrap_or(record.checkpoint);
-    if config == vm.config { Ok(vm) } else { vm.with_text(&config.to_string()) }
+    if config == vm.config { Ok(vm) } else { vm.with_text(&config.text()) }
 }
 
 fn size(log: &Path) -> u64 {

@@ -140,8 +140,9 @@ impl Description {
             rtc: RtcStart::Fixed(FIXED_CLOCK),
             clock: Clock { follows_host: self.follows_host, rate: None },
             record: None,
+            pair: None,
         };
-        let text = config.to_string();
+        let text = config.text();
         // What the kernel reads is the text: it must mean the same.
         let config = parse(&text)?;
         Ok(Vm { config, text, files })
