@@ -6,5 +6,9 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod channel;
 pub mod keys;
 pub mod side;
+mod text;
+
+pub use text::{TEXT, Text};
