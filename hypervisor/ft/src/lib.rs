@@ -6,8 +6,12 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod announce;
 pub mod channel;
+pub mod datagram;
+pub mod heartbeat;
 pub mod keys;
+pub mod seal;
 pub mod side;
 mod text;
 
