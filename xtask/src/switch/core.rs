@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use serde::Serialize;
 
 use super::cable::CableCounters;
-use super::config::{Config, Stop, StopKind, When};
+use super::config::{Config, Partition, Stop, StopKind, When};
 use super::fabric::{Fabric, PortCounters, Seen, StationId};
 use super::time::{Ns, Rate};
 use super::wire::{CardCounters, EndReason, Hello, Meet, Reason, Stamped};
@@ -311,6 +311,22 @@ impl Switch {
     pub fn stop(&mut self, host: HostId, when: When, what: StopKind) {
         let name = self.hosts[host].name.clone();
         self.hosts[host].stops.push(Stop { host: name, when, what });
+    }
+
+    /// The host of this name.
+    pub fn host(&self, name: &str) -> Option<HostId> {
+        self.hosts.iter().position(|host| host.name == name)
+    }
+
+    /// Cuts some ports off from others beside what the scenario says; called as [`Switch::stop`]. What has passed the switch already
+    /// arrives.
+    pub fn cut(&mut self, partition: &Partition) {
+        self.fabric.cut(partition);
+    }
+
+    /// Ends all hosts at this moment, if the scenario does not end them earlier; called as [`Switch::stop`].
+    pub fn end_at(&mut self, at: Ns) {
+        self.end = Some(self.end.map_or(at, |end| end.min(at)));
     }
 
     /// A host introduces itself.
@@ -619,7 +635,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::cable::CableConfig;
-    use super::super::config::{Partition, Pattern};
+    use super::super::config::Pattern;
     use super::super::rng::Rng;
     use super::super::time::Ppm;
     use super::super::wire::Frame;
@@ -699,6 +715,26 @@ mod tests {
         s.meet(1, reached(Q, vec![])).unwrap();
         // Two cables of 50 us are 5,000 ticks.
         assert_eq!(actions(&mut s)[1], run(1, 2 * Q, vec![sent(Q + 17, "x"), sent(2 * Q, "y")]));
+    }
+
+    #[test]
+    fn a_cut_that_nobody_planned_is_one_as_well() {
+        let mut s = started(|_| ());
+        actions(&mut s);
+        s.meet(0, reached(Q, vec![])).unwrap();
+        s.meet(1, reached(Q, vec![])).unwrap();
+        let all = vec![Pattern::All];
+        s.cut(&Partition { from: s.now(), until: 2 * QUANTUM, a: all.clone(), b: all, one_way: false });
+        s.end_at(4 * QUANTUM);
+        for text in ["lost", "kept", "late"] {
+            actions(&mut s);
+            let at = s.now() / QUANTUM * Q;
+            s.meet(0, reached(at + Q, vec![sent(at + 1, text)])).unwrap();
+            s.meet(1, reached(at + Q, vec![])).unwrap();
+        }
+        assert_eq!(s.summary().ports[1].at_switch.cut, 1);
+        assert!(s.finished() && s.now() == 4 * QUANTUM);
+        assert_eq!((s.host("b"), s.host("z")), (Some(1), None));
     }
 
     #[test]

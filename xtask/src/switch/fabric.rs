@@ -149,6 +149,11 @@ impl Fabric {
         Self { ports, networks, cuts, sent: vec![], arriving, due, order: 0, seen: vec![], digest, notes }
     }
 
+    /// One more time during which some do not reach others.
+    pub fn cut(&mut self, partition: &Partition) {
+        self.cuts.push(Cut::new(partition, &self.ports));
+    }
+
     /// The port `number` of a station.
     pub fn port(&self, station: StationId, number: u8) -> Option<PortId> {
         self.ports.iter().position(|p| p.station == station && p.name.port == number)

@@ -16,6 +16,7 @@ use crate::ui;
 
 mod client;
 pub mod content;
+pub mod counter;
 mod device;
 mod server;
 pub mod sink;
