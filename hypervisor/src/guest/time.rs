@@ -36,15 +36,15 @@ pub struct GuestTime {
     follows_host: bool,
     /// Host time that the guest has stood still on the operator's order, nanoseconds: none of the guest's.
     stood: u64,
-    /// Host time at power-on, nanoseconds.
-    start: u64,
+    /// Host time at power-on, nanoseconds; less than nothing where another host has run the guest before.
+    start: i64,
 }
 
 impl GuestTime {
     /// Time begins, by these counters if there are any.
     pub fn new(counters: Option<Counters>, follows_host: bool) -> Self {
         let source = counters.map_or(Source::Host { start: cpu::tsc() }, Source::Instructions);
-        let start = time::now_ns();
+        let start = time::now_ns() as i64;
         // A count is an instruction, or a tick of the time-stamp counter itself.
         let pace = (u128::from(SECOND) << 32) / u128::from(time::hertz().max(1));
         let clock = VirtualClock::expecting(u64::try_from(pace).unwrap_or(u64::MAX));
@@ -53,7 +53,7 @@ impl GuestTime {
 
     /// The guest is powered on: what the host has done before is none of its time.
     pub fn begin(&mut self) {
-        self.start = time::now_ns();
+        self.start = time::now_ns() as i64;
         if let Source::Host { start } = &mut self.source {
             *start = cpu::tsc();
         }
@@ -80,7 +80,7 @@ impl GuestTime {
 
     /// The host's uptime, nanoseconds, at which the guest's time should be this.
     pub const fn host_time_of(&self, at: Instant) -> u64 {
-        at.saturating_add(self.start).saturating_add(self.stood)
+        at.saturating_add_signed(self.start).saturating_add(self.stood)
     }
 
     /// N: instructions that the guest has retired, and those that software has completed in its place. 0 without counters.
@@ -139,7 +139,7 @@ impl GuestTime {
 
     /// The host's time as the guest should see it: since its power-on, without what it stood still.
     pub fn real(&self) -> Instant {
-        time::now_ns() - self.start - self.stood
+        time::now_ns().saturating_add_signed(-self.start).saturating_sub(self.stood)
     }
 
     /// The clock begins at this rate, whatever this host's pace is: as it was recorded. Nothing has been counted yet.
@@ -171,6 +171,13 @@ impl GuestTime {
     pub fn jump(&mut self, to: Instant) {
         let count = self.count();
         self.clock.jump(count, to);
+    }
+
+    #[expect(dead_code, reason = "the pair's")]
+    /// From now on the guest's time follows this host's: it goes on from where another host's has brought it.
+    pub fn take_over(&mut self) {
+        self.start = (time::now_ns() as i64).saturating_sub_unsigned(self.now());
+        self.stood = 0;
     }
 
     /// The guest stood still for so many nanoseconds of the host, which are none of its own.
