@@ -8,6 +8,16 @@ use smoltcp::time::Instant;
 /// Longest frame without FCS, bytes: header and 1500.
 pub const MAX_FRAME: usize = 1514;
 
+/// Frames that are dropped in one go at most.
+const DROPS: usize = 64;
+
+/// Whether a frame has a TCP segment of somebody else than `only`.
+fn is_strange(frame: &[u8], only: Option<[u8; 4]>) -> bool {
+    only.is_some_and(|only| {
+        frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&6) && frame.get(26..30) != Some(&only)
+    })
+}
+
 /// A card with room for a frame each way.
 pub struct Card<N> {
     pub device: N,
@@ -18,6 +28,12 @@ pub struct Card<N> {
     pub received: u64,
     /// Longer than any that Ethernet has: dropped.
     pub too_long: u64,
+    /// The only IPv4 address whose TCP segments are taken.
+    only: Option<[u8; 4]>,
+    /// Segments of others: dropped.
+    pub strangers: u64,
+    /// So many were dropped in one go that there may be more.
+    pub flooded: bool,
 }
 
 /// The frame that smoltcp writes.
@@ -48,9 +64,18 @@ impl Leaving {
 }
 
 impl<N: NetDevice> Card<N> {
-    pub const fn new(device: N) -> Self {
+    pub const fn new(device: N, only: Option<[u8; 4]>) -> Self {
         let leaving = Leaving { frame: [0; MAX_FRAME], waiting: 0, sent: 0, full: 0, refused: 0 };
-        Self { device, arrived: [0; MAX_FRAME], leaving, received: 0, too_long: 0 }
+        Self {
+            device,
+            arrived: [0; MAX_FRAME],
+            leaving,
+            received: 0,
+            too_long: 0,
+            only,
+            strangers: 0,
+            flooded: false,
+        }
     }
 
     /// Whether a frame waits for the card: it is to be offered again when the card has sent some.
@@ -121,17 +146,27 @@ impl<N: NetDevice> Device for Card<N> {
         if !self.leaving.flush(&mut self.device) {
             return None;
         }
-        let (arrived, too_long) = (&mut self.arrived, &mut self.too_long);
+        let (arrived, too_long, strangers) = (&mut self.arrived, &mut self.too_long, &mut self.strangers);
+        let only = self.only;
         let mut length = None;
-        let mut take = |frame: &[u8]| match arrived.get_mut(..frame.len()) {
-            Some(place) => {
-                place.copy_from_slice(frame);
-                length = Some(frame.len());
+        // One that is dropped does not hide those behind it.
+        let mut take = |frame: &[u8]| {
+            if length.is_some() {
+                return false;
             }
-            None => *too_long += 1,
+            match arrived.get_mut(..frame.len()) {
+                _ if is_strange(frame, only) => *strangers += 1,
+                Some(place) => {
+                    place.copy_from_slice(frame);
+                    length = Some(frame.len());
+                }
+                None => *too_long += 1,
+            }
+            true
         };
-        // One that is too long is dropped; the next one is looked at in the next call.
-        self.device.receive(1, &mut take);
+        let most = if only.is_some() { DROPS } else { 1 };
+        let looks = self.device.receive_while(most, &mut take);
+        self.flooded |= looks == DROPS && length.is_none();
         let length = length?;
         self.received += 1;
         Some((

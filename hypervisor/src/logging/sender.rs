@@ -15,6 +15,9 @@ use net::{Settings, Stack, State};
 use replay::log::buffer::LogBuffer;
 use vm_config::Record;
 
+/// The connection's line.
+const LINE: usize = 0;
+
 /// Bytes on their way that are not acknowledged: 2 ms at gigabit speed.
 const SEND_BYTES: usize = 256 << 10;
 
@@ -91,6 +94,10 @@ impl LogSender {
             send_bytes: SEND_BYTES,
             receive_bytes: RECEIVE_BYTES,
             patience_ms: SILENCE_MS,
+            lines: 1,
+            haste: 1,
+            only: None,
+            datagrams: None,
         };
         let stack = Stack::new(nic, &settings);
         let peer = record.peer;
@@ -101,7 +108,7 @@ impl LogSender {
         log::info!(
             "the log goes to {a}.{b}.{c}.{d}:{port} by network card {address}; waiting for its receiver"
         );
-        sender.stack.connect(peer);
+        sender.stack.connect(LINE, peer);
         if !sender.wait_connected(time::now_ns().saturating_add(CONNECT_NS)) {
             return Err(Trouble::NoPeer { peer, attempts: sender.stack.counters().attempts });
         }
@@ -114,13 +121,13 @@ impl LogSender {
 
     /// Waits for the connection, until the uptime `until`, nanoseconds. Whether it stands.
     fn wait_connected(&mut self, until: u64) -> bool {
-        self.wait(until, |stack| stack.state() == State::Connected)
+        self.wait(until, |stack| stack.state(LINE) == State::Connected)
     }
 
     fn wait(&mut self, until: u64, done: impl Fn(&Stack<Nic>) -> bool) -> bool {
         while !done(&self.stack) {
             let now = time::now_ns();
-            if now >= until || self.stack.state() == State::Lost {
+            if now >= until || self.stack.state(LINE) == State::Lost {
                 return false;
             }
             self.work(now);
@@ -134,7 +141,7 @@ impl LogSender {
     #[inline]
     pub fn poll(&mut self, buffer: &mut LogBuffer<'_>) {
         let called = duties::pending() & duties::LOG != 0;
-        if called || !buffer.is_empty() || self.stack.unacknowledged() != 0 {
+        if called || !buffer.is_empty() || self.stack.unacknowledged(LINE) != 0 {
             self.poll_now(buffer, called);
         }
     }
@@ -159,9 +166,9 @@ impl LogSender {
     /// Moves bytes from the buffer to the connection; whether there were any.
     fn take_from(&mut self, buffer: &mut LogBuffer<'_>) -> bool {
         let (near, far) = buffer.readable();
-        let mut moved = self.stack.send(near);
+        let mut moved = self.stack.send(LINE, near);
         if moved == near.len() {
-            moved += self.stack.send(far);
+            moved += self.stack.send(LINE, far);
         }
         buffer.consume(moved);
         moved != 0
@@ -182,7 +189,7 @@ impl LogSender {
     /// Chooses what the card interrupts for. `waiting`: the guest's log waits for room.
     fn want(&mut self, waiting: bool) {
         let sent = self.stack.waits_for_card();
-        let received = waiting || self.stack.state() != State::Connected;
+        let received = waiting || self.stack.state(LINE) != State::Connected;
         let wanted = NetEvents { received, sent, link: false };
         if wanted != self.wanted {
             self.wanted = wanted;
@@ -202,25 +209,25 @@ impl LogSender {
 
     /// Whether everything that was in the buffer has left and the receiver has acknowledged it.
     pub fn drained(&self, buffer: &LogBuffer<'_>) -> bool {
-        buffer.is_empty() && self.stack.unacknowledged() == 0 && self.stack.state() != State::Lost
+        buffer.is_empty() && self.stack.unacknowledged(LINE) == 0 && self.stack.state(LINE) != State::Lost
     }
 
     /// Bytes that the receiver has acknowledged.
     pub fn acknowledged(&self) -> u64 {
-        self.stack.counters().sent_bytes - self.stack.unacknowledged() as u64
+        self.stack.counters().sent_bytes - self.stack.unacknowledged(LINE) as u64
     }
 
     /// Whether the connection is lost for good: the log has a hole from here on.
     pub fn is_lost(&self) -> bool {
-        self.stack.state() == State::Lost
+        self.stack.state(LINE) == State::Lost
     }
 
     /// Ends the connection: the receiver learns that it has everything. Waits for that, a few seconds at most; whether it has
     /// said so. The card is out of service afterwards.
     pub fn close(&mut self) -> bool {
-        self.stack.close();
+        self.stack.close(LINE);
         let closed =
-            self.wait(time::now_ns().saturating_add(CLOSE_NS), |stack| stack.state() == State::Closed);
+            self.wait(time::now_ns().saturating_add(CLOSE_NS), |stack| stack.state(LINE) == State::Closed);
         let counters = self.stack.counters();
         machine_line!(
             "log-channel event=closed whole={closed} bytes={} frames-sent={} frames-received={} card-full={} polls={}",
@@ -241,13 +248,13 @@ impl LogSender {
     /// Those of the sink.
     pub fn tell(&self, out: &mut dyn Write) -> fmt::Result {
         let (counters, ([a, b, c, d], port)) = (self.stack.counters(), self.peer);
-        let (address, way, state) = (self.service.address(), self.service.way(), self.stack.state());
+        let (address, way, state) = (self.service.address(), self.service.way(), self.stack.state(LINE));
         writeln!(out, "logging channel to {a}.{b}.{c}.{d}:{port}: {state}, card {address}, by {way}")?;
         writeln!(
             out,
             "  sent {} bytes, {} not acknowledged; frames {} sent, {} received, {} waited for room; polled {} times",
             counters.sent_bytes,
-            self.stack.unacknowledged(),
+            self.stack.unacknowledged(LINE),
             counters.sent_frames,
             counters.received_frames,
             counters.card_full,
