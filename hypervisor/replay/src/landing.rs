@@ -15,6 +15,9 @@
 //! the count, the run goes on with RF = 1, which hides the breakpoint from that one instruction (all iterations, if it is
 //! a REP) and which the guest cannot see: faults push RF = 1 anyway, software interrupts and PUSHF never do (SDM 3B,
 //! 19.3.1.1), and nothing is injected on such an entry.
+//!
+//! In a REP, RCX counts what is left. An iteration far from the target's is approached by runs so short that no processor can
+//! come to the target in them, the last ones step by step.
 
 use core::fmt;
 
@@ -26,6 +29,14 @@ use crate::point::{BranchPoint, Point, RegistersHash};
 pub const QUIET_EXITS_MAX: u32 = 4096;
 /// How many exits one landing may cost in its last stretch (margin, REP iterations, breakpoint hits) before it gives up.
 pub const NEAR_EXITS_MAX: u32 = 1 << 20;
+/// More iterations of a REP than these are not stepped through.
+pub const STEPPED_ITERATIONS_MAX: u64 = 1 << 18;
+/// Iterations that a short run keeps away from the target's: what the timer may be late by, 512 cycles at
+/// [`ITERATIONS_PER_CYCLE_MAX`].
+const ITERATIONS_ROOM: u64 = 1 << 17;
+/// No processor executes more iterations of a REP in a cycle of its time-stamp counter. Fast string operations move up to a cache
+/// line of 64 bytes in a core cycle, and cores run at most a few times as fast as that counter.
+pub const ITERATIONS_PER_CYCLE_MAX: u64 = 256;
 
 /// A counter that can be armed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -159,6 +170,13 @@ pub enum Action {
     },
     /// Enter with the Monitor Trap Flag and without the breakpoint.
     Step,
+    /// Run without the breakpoint until the VMX-preemption timer ends it after so many cycles of the host's time-stamp counter,
+    /// or fewer: the guest is in the target's REP, and cannot come to the target's iteration in that time. [`Action::Step`] does
+    /// as well, and takes longer.
+    RunBriefly {
+        /// Cycles.
+        cycles: u64,
+    },
     /// The guest is exactly at the target.
     Landed,
     /// The guest cannot be brought to the target any more. Stop it; never let it go live.
@@ -244,6 +262,8 @@ pub struct Cost {
     pub steps: u32,
     /// Runs with the breakpoint.
     pub breakpoints: u32,
+    /// Short runs within a REP.
+    pub brief: u32,
     /// Overflow interrupts dropped because nothing was armed.
     pub stale: u32,
 }
@@ -269,7 +289,7 @@ impl Landing {
     /// A landing on `target`; the overflow is armed `margin` events before it (see [`crate::margin`]).
     #[must_use]
     pub const fn new(target: Target, margin: u64) -> Self {
-        let cost = Cost { exits: 0, arms: 0, steps: 0, breakpoints: 0, stale: 0 };
+        let cost = Cost { exits: 0, arms: 0, steps: 0, breakpoints: 0, brief: 0, stale: 0 };
         Self { target, margin, armed: None, answered: None, far: false, last: None, quiet: 0, near: 0, cost }
     }
 
@@ -374,13 +394,23 @@ impl Landing {
                 _ => Action::Landed,
             },
             // A REP on its way counts RCX down; anything else retires with the step and is seen past the target.
-            Key::Instructions { point, .. } if seen.rcx > point.rcx => Action::Step,
+            Key::Instructions { point, .. } if seen.rcx > point.rcx => {
+                Self::through_rep(seen.rcx - point.rcx)
+            }
             Key::Instructions { .. } => Action::Failed(Failure::OtherRcx { rcx: seen.rcx }),
             Key::Branches(_) if !self.is_here(seen) => self.approach(seen, false),
             Key::Branches(point) if seen.registers == point.registers => Action::Landed,
             // The same place in another round, or a REP on its way.
             Key::Branches(_) => Action::Step,
         }
+    }
+
+    /// In the target's REP, so many iterations before the target's.
+    const fn through_rep(iterations: u64) -> Action {
+        if iterations <= STEPPED_ITERATIONS_MAX {
+            return Action::Step;
+        }
+        Action::RunBriefly { cycles: (iterations - ITERATIONS_ROOM) / ITERATIONS_PER_CYCLE_MAX }
     }
 
     /// Within the margin: by breakpoint where that is safe, else step by step.
@@ -400,11 +430,11 @@ impl Landing {
                 self.armed = Some(at);
                 self.far = true;
             }
-            Action::RunToBreakpoint { .. } | Action::Step => {
-                if action == Action::Step {
-                    self.cost.steps += 1;
-                } else {
-                    self.cost.breakpoints += 1;
+            Action::RunToBreakpoint { .. } | Action::Step | Action::RunBriefly { .. } => {
+                match action {
+                    Action::Step => self.cost.steps += 1,
+                    Action::RunBriefly { .. } => self.cost.brief += 1,
+                    _ => self.cost.breakpoints += 1,
                 }
                 self.far = false;
                 self.near += 1;

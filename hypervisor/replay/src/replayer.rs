@@ -39,7 +39,8 @@ pub enum Moment {
 pub enum Run {
     /// Freely: what comes next comes at a synchronous exit.
     Free,
-    /// As a landing says: [`Action::RunToOverflow`], [`Action::RunToBreakpoint`] or [`Action::Step`].
+    /// As a landing says: [`Action::RunToOverflow`], [`Action::RunToBreakpoint`], [`Action::RunBriefly`] or
+    /// [`Action::Step`].
     Landing(Action),
 }
 

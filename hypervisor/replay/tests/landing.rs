@@ -2,7 +2,10 @@
 
 mod sim;
 
-use replay::landing::{Action, Cause, Counter, Failure, Key, Landing, Seen, Target};
+use replay::landing::{
+    Action, Cause, Counter, Failure, ITERATIONS_PER_CYCLE_MAX, Key, Landing, STEPPED_ITERATIONS_MAX, Seen,
+    Target,
+};
 use replay::point::{BranchPoint, Point};
 use replay::proof::{Entry, Exit, Machine, Stub, Why};
 use replay::seed::Seed;
@@ -108,6 +111,7 @@ fn land(
                     Some((counter, guard - if counter == Counter::Instructions { exit.n } else { exit.c }));
             }
             Action::Step => entry.step = true,
+            Action::RunBriefly { .. } => panic!("no stub has a REP that long"),
         }
         if rng.one_in(3) {
             entry.timer = Some(rng.between(0, 200));
@@ -200,6 +204,80 @@ fn never_elsewhere_and_never_silent() {
         }
     }
     assert!(landed > 500 && failed > 500, "{landed} landed, {failed} failed: the test does not test");
+}
+
+/// Lands on an iteration of a REP of `count` - 1 of them, in front of which stand two instructions. `pace`: iterations in a cycle;
+/// `late`: cycles that the timer may come late. What the landing came to, and how many exits it took.
+fn land_in_long_rep(
+    seed: u64,
+    count: u64,
+    left: u64,
+    pace: u64,
+    late: u64,
+) -> (Sim, Result<Exit, Failure>, u32) {
+    let mut rng = Seed::new(seed);
+    let mut sim = Sim::new(seed, Faults { skid: (0, 40), ..Faults::default() });
+    let mut exit = sim.reset(Stub::RepStos, count);
+    let rep = exit.registers.rip + 2 * 4;
+    let point = Point { n: 2, rip: rep, rcx: left };
+    let target = Target { key: Key::Instructions { point, branches: None }, breakpoint: true };
+    let mut landing = Landing::new(target, 128);
+    let mut cause = Cause::Start;
+    let end = loop {
+        let mut entry = Entry::default();
+        match landing.next(&seen(&exit, cause)) {
+            Action::Landed => break Ok(exit),
+            Action::Failed(failure) => break Err(failure),
+            Action::RunBriefly { cycles } => {
+                assert!(cycles > 0);
+                let time = (cycles + rng.between(0, late)) * pace;
+                entry.timer = Some(time);
+                if rng.one_in(3) {
+                    entry.host_interrupt = Some(rng.below(time));
+                }
+            }
+            Action::RunToBreakpoint { rip, resume, .. } => {
+                (entry.breakpoint, entry.resume) = (Some(rip), resume);
+            }
+            Action::Step => entry.step = true,
+            Action::RunToOverflow { .. } => panic!("the target is near"),
+        }
+        if rng.one_in(4) {
+            sim.unmap(rng.below(u64::from(sim.pages())) as u32);
+        }
+        exit = sim.enter(&entry);
+        cause = match exit.why {
+            Why::Breakpoint => Cause::Breakpoint,
+            Why::Step => Cause::Step,
+            Why::Timer => Cause::Timer,
+            _ => Cause::Other,
+        };
+    };
+    (sim, end, landing.cost().exits)
+}
+
+#[test]
+fn far_into_a_rep() {
+    for seed in 0..16_u64 {
+        let mut rng = Seed::new(seed);
+        let count = rng.between(1 << 21, 1 << 23);
+        let left = rng.below(count - 2 * STEPPED_ITERATIONS_MAX);
+        let pace = [1, 1, 3, 16, ITERATIONS_PER_CYCLE_MAX][rng.below(5) as usize];
+        let (sim, end, exits) = land_in_long_rep(seed, count, left, pace, 500);
+        let exit = end.unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+        assert_eq!((exit.n, exit.registers.rcx(), sim.retired), (2, left, 2), "seed {seed}");
+        assert_eq!(exit.registers.general[7], count - 1 - left, "seed {seed}: iterations executed");
+        assert!(u64::from(exits) < STEPPED_ITERATIONS_MAX * 7 / 4, "seed {seed}: {exits} exits");
+    }
+}
+
+/// A processor that is faster than any: the landing is missed, and says so.
+#[test]
+fn past_an_iteration_is_a_failure() {
+    let (_, end, _) = land_in_long_rep(1, 1 << 22, 1 << 20, ITERATIONS_PER_CYCLE_MAX * 5 / 4, 0);
+    assert!(matches!(end, Err(Failure::OtherRcx { rcx }) if rcx < 1 << 20), "{end:?}");
+    let (_, end, _) = land_in_long_rep(1, 1 << 22, 9, 4 * ITERATIONS_PER_CYCLE_MAX, 0);
+    assert!(matches!(end, Err(Failure::Overshot { .. })), "{end:?}");
 }
 
 #[test]

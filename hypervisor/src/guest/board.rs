@@ -9,7 +9,7 @@ use super::paging::Paging;
 use super::tape::{Here, Tape};
 use super::time::GuestTime;
 use super::variation::Variation;
-use crate::arch::idt::vector;
+use crate::arch::{idt::vector, time as host_time};
 use crate::duties;
 use crate::memory::FRAME;
 use crate::shell::system::{Order, VmState};
@@ -116,6 +116,8 @@ pub struct Board {
     pub reached: Instant,
     /// Ticks of the preemption timer in a nanosecond, 32.32 fixed point.
     ticks: u64,
+    /// Cycles of the host's time-stamp counter in one of these ticks.
+    tick: u64,
     /// An NMI waits for the processor.
     pub nmi_due: bool,
     /// A window was asked for, or has opened.
@@ -164,6 +166,7 @@ impl Board {
             emulator: Emulator::new(),
             reached: 0,
             ticks: ((u128::from(hertz) << 32) / 1_000_000_000) as u64,
+            tick: host_time::hertz() / hertz.max(1) + 1,
             nmi_due: false,
             window: false,
             stop: None,
@@ -249,6 +252,17 @@ impl Board {
     /// Has the guest exit at least as often as it would to look at its clock, though the time says nothing here.
     pub fn set_watchdog(&mut self, on: &mut Active<'_>) {
         self.set_timer(on, LOOK_PERIOD);
+    }
+
+    /// Has the guest exit after so many cycles of the host's time-stamp counter, or fewer. False: the preemption timer's ticks are
+    /// too long for that.
+    pub fn run_briefly(&self, on: &mut Active<'_>, cycles: u64) -> bool {
+        let ticks = u32::try_from(cycles / self.tick).unwrap_or(u32::MAX);
+        if ticks == 0 {
+            return false;
+        }
+        on.arm_preemption_timer(Some(ticks));
+        true
     }
 
     /// Sets the preemption timer: nanoseconds from now on.

@@ -203,6 +203,7 @@ impl Board {
             Run::Landing(Action::RunToBreakpoint { rip, resume, guard, .. }) => {
                 (Some(guard), Some((rip, resume)), false)
             }
+            Run::Landing(Action::RunBriefly { cycles }) => (None, None, !self.run_briefly(on, cycles)),
             Run::Landing(_) => (None, None, true),
         };
         self.arm(on, overflow);

@@ -2,7 +2,8 @@
 //! where they came, and prints what it all comes to.
 //!
 //! The words of all of them: `rounds=N` (more of everything), `period=NS` (mean time between two interrupts), `seed=N` (of
-//! the periods), `pit=COUNT` (a second source of interrupts: channel 0, every COUNT ticks; 0 none), `x2apic=0` (the APIC by its memory).
+//! the periods), `pit=COUNT` (a second source of interrupts: channel 0, every COUNT ticks; 0 none), `x2apic=0` (the APIC by its memory),
+//! `until=N` (again and again, until the APIC's timer has interrupted N times).
 
 /// A piece of code in a frame that loads the registers from [`Operands`] and stores them at its end, and which the interrupt
 /// handler can leave: see [`storm::leave_after`]. R14 and R15 are the frame's; the direction flag is clear behind it.
@@ -72,12 +73,18 @@ pub fn run(report: &mut Report, program: &str, parts: &[Part]) {
     tables::build();
     storm::start();
     let mut work = trail::SEED;
-    for (name, part) in parts.iter().filter(|(name, _)| wanted(name)) {
-        let before = trail::count();
-        let result = part();
-        println!("{name}: {result:#018x}, {} interrupts and faults", trail::count() - before);
-        work = trail::mix(work, result);
-        report.holds(*name, trail::count() != before);
+    let until = boot::number("until", 0);
+    loop {
+        for (name, part) in parts.iter().filter(|(name, _)| wanted(name)) {
+            let before = trail::count();
+            let result = part();
+            println!("{name}: {result:#018x}, {} interrupts and faults", trail::count() - before);
+            work = trail::mix(work, result);
+            report.holds(*name, trail::count() != before);
+        }
+        if storm::came() >= until {
+            break;
+        }
     }
     storm::stop();
     println!(
