@@ -7,10 +7,14 @@ extern crate alloc;
 extern crate std;
 
 pub mod announce;
+pub mod arbiter;
 pub mod channel;
 pub mod datagram;
+pub mod detect;
 pub mod heartbeat;
+pub mod history;
 pub mod keys;
+pub mod pair;
 pub mod seal;
 pub mod side;
 mod text;
