@@ -7,7 +7,7 @@ use crate::bridge::port::LinkName;
 use crate::hal::{Clock, Dma, DmaMemory, Mmio, PciConfig};
 use crate::machine_line;
 use core::fmt;
-use e1000::{E1000, Family, InitError, Rings};
+use e1000::{InitError, Model, Rings};
 use hal::{Clock as _, Link, MacAddress, NetDevice};
 use heapless::Vec;
 use pci::{Address, BarError, ConfigSpace, Function, command};
@@ -27,7 +27,7 @@ const SMALL: Rings = Rings { receive: 8, transmit: 8 };
 pub type Cards = Vec<Function, MAX_CARDS>;
 
 /// A card with its driver on this host.
-pub type Nic = E1000<Mmio, Dma>;
+pub type Nic = e1000::Nic<Mmio, Dma>;
 
 /// Why a card cannot be used.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,9 @@ pub enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::NoDriver => f.write_str("no driver; this kernel drives Intel 8254x and 82574"),
+            Trouble::NoDriver => {
+                f.write_str("no driver; this kernel drives Intel's 8254x, 82574, 82576, I350 and I210")
+            }
             Trouble::Bars(e) => e.fmt(f),
             Trouble::NoWindow => f.write_str("the firmware has given its registers no address"),
             Trouble::NoMemory => f.write_str("no memory for page tables"),
@@ -66,7 +68,7 @@ pub fn report(config: &mut PciConfig, cards: &Cards) {
         let _ = known.push(Known { card: *card, found });
         match found {
             Ok((mac, link)) => {
-                log::info!("network card {address}: {mac}, link {}", LinkName(link));
+                log::info!("network card {address} ({}): {mac}, link {}", Kind(card), LinkName(link));
                 let up = u8::from(link != Link::Down);
                 machine_line!("network address={address} mac={mac} link={up}");
             }
@@ -74,6 +76,18 @@ pub fn report(config: &mut PciConfig, cards: &Cards) {
         }
     }
     KNOWN.call_once(|| known);
+}
+
+/// A card's model and driver, for people.
+struct Kind<'a>(&'a Function);
+
+impl fmt::Display for Kind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Model::of(self.0.vendor, self.0.device) {
+            Some(model) => write!(f, "{} by {}", model.name, model.family.name()),
+            None => f.write_str("unknown"),
+        }
+    }
 }
 
 /// What was found at boot, for the shell.
@@ -95,7 +109,9 @@ pub fn tell(out: &mut dyn fmt::Write) -> fmt::Result {
         return writeln!(out, "no network card");
     }
     known.iter().try_for_each(|Known { card, found }| match found {
-        Ok((mac, link)) => writeln!(out, "{}: {mac}, at boot link {}", card.address, LinkName(*link)),
+        Ok((mac, link)) => {
+            writeln!(out, "{} ({}): {mac}, at boot link {}", card.address, Kind(card), LinkName(*link))
+        }
         Err(trouble) => {
             writeln!(out, "{} ({:04x}:{:04x}): {trouble}", card.address, card.vendor, card.device)
         }
@@ -135,14 +151,21 @@ fn try_out(config: &mut PciConfig, card: &Function) -> Result<(MacAddress, Link)
 /// # Errors
 /// It cannot be used.
 pub fn start(config: &mut PciConfig, card: &Function, rings: Rings) -> Result<Nic, Trouble> {
-    let family = Family::of(card.vendor, card.device).ok_or(Trouble::NoDriver)?;
+    let model = Model::of(card.vendor, card.device).ok_or(Trouble::NoDriver)?;
     let bars = pci::read_bars(config, card).map_err(Trouble::Bars)?;
     let (start, size) = bars[0].and_then(|b| b.memory()).ok_or(Trouble::NoWindow)?;
     let registers = Mmio::map(start, size as usize).map_err(|_| Trouble::NoMemory)?;
+    // Whatever booted this host may have left messages on, which would go where it wanted them.
+    if let Some(msi) = pci::Msi::find(config, card) {
+        msi.disable(config);
+    }
+    if let Some(msix) = pci::MsiX::find(config, card) {
+        msix.disable(config, card);
+    }
     config.modify_command(
         card.address,
         0,
         command::MEMORY | command::BUS_MASTER | command::INTERRUPT_DISABLE,
     );
-    E1000::new(registers, &mut DmaMemory, &Clock, family, rings).map_err(Trouble::Init)
+    Nic::new(registers, &mut DmaMemory, &Clock, model.family, rings).map_err(Trouble::Init)
 }

@@ -1,6 +1,7 @@
 //! The running card: sending, receiving, counters, interrupt causes.
 
-use crate::descriptor::{Received, transmit, transmitted};
+use crate::chip::{Chip, Family};
+use crate::descriptor::Received;
 use crate::register::*;
 use crate::ring::{BUFFER_BYTES, Ring};
 use hal::{DmaBuffer, Filter, Link, MacAddress, NetCounters, NetDevice, NetEvents, Registers, TransmitError};
@@ -15,8 +16,10 @@ const MIN_FRAME: usize = 60;
 const REFILL: usize = 32;
 
 /// A running card.
-pub struct E1000<R, D> {
+pub struct Nic<R, D> {
     pub(crate) registers: R,
+    pub(crate) chip: &'static Chip,
+    family: Family,
     pub(crate) mac: MacAddress,
     pub(crate) receive: Ring<D>,
     pub(crate) transmit: Ring<D>,
@@ -56,10 +59,18 @@ impl Cause {
     }
 }
 
-impl<R: Registers, D: DmaBuffer> E1000<R, D> {
-    pub(crate) fn assemble(registers: R, mac: MacAddress, receive: Ring<D>, transmit: Ring<D>) -> Self {
+impl<R: Registers, D: DmaBuffer> Nic<R, D> {
+    pub(crate) fn assemble(
+        registers: R,
+        family: Family,
+        mac: MacAddress,
+        receive: Ring<D>,
+        transmit: Ring<D>,
+    ) -> Self {
         Self {
             registers,
+            chip: family.chip(),
+            family,
             mac,
             receive,
             transmit,
@@ -72,22 +83,27 @@ impl<R: Registers, D: DmaBuffer> E1000<R, D> {
         }
     }
 
+    /// The card's family.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
     /// Lets the card interrupt for these causes.
     pub fn enable_interrupts(&mut self, causes: u32) {
-        self.registers.write_u32(IMS, causes);
+        self.registers.write_u32(self.chip.interrupts.let_through, causes);
     }
 
     /// Lets the card interrupt no more.
     pub fn disable_interrupts(&mut self) {
-        self.registers.write_u32(IMC, !0);
+        self.registers.write_u32(self.chip.interrupts.hold_back, !0);
     }
 
     /// Reads and clears the interrupt causes, and with them the interrupt. 0: it was not this card.
     pub fn interrupt_cause(&mut self) -> Cause {
-        let cause = self.registers.read_u32(ICR);
+        let cause = self.registers.read_u32(self.chip.interrupts.cause);
         // The 82574 clears by reading only while an interrupt is asserted (datasheet 10.2.4.1).
         if cause != 0 {
-            self.registers.write_u32(ICR, cause);
+            self.registers.write_u32(self.chip.interrupts.cause, cause);
         }
         Cause(cause)
     }
@@ -104,6 +120,10 @@ impl<R: Registers, D: DmaBuffer> E1000<R, D> {
         self.disable_interrupts();
         self.registers.write_u32(RCTL, 0);
         self.registers.write_u32(TCTL, TCTL_PSP);
+        (self.chip.stop_queues)(&self.registers);
+        if self.chip.express {
+            self.registers.modify_u32(CTRL_EXT, CTRL_EXT_DRV_LOAD, 0);
+        }
     }
 
     /// Fills or empties one entry of the receive addresses.
@@ -118,7 +138,7 @@ impl<R: Registers, D: DmaBuffer> E1000<R, D> {
 
     fn reclaim(&mut self) {
         while self.transmit_oldest != self.transmit_next
-            && transmitted(self.transmit.word(self.transmit_oldest))
+            && self.chip.format.transmitted(self.transmit.word(self.transmit_oldest))
         {
             self.transmit_oldest = self.transmit.after(self.transmit_oldest);
         }
@@ -127,26 +147,26 @@ impl<R: Registers, D: DmaBuffer> E1000<R, D> {
     /// Looks at one filled descriptor. Returns the length of the frame in `scratch`, `None` for one to be dropped.
     fn take(&mut self, index: usize, word: Received) -> Option<usize> {
         let skipped = self.skipping;
-        self.skipping = !word.end_of_packet();
+        self.skipping = !word.end_of_packet;
         // Our buffers are larger than any frame that the card accepts: one over several buffers is an error.
         if skipped || self.skipping {
             self.counters.bad_descriptors += u64::from(!skipped);
             return None;
         }
-        if word.damaged() {
+        if word.damaged {
             self.counters.receive_errors += 1;
             return None;
         }
-        if !(HEADER_BYTES..=BUFFER_BYTES).contains(&word.len()) {
+        if !(HEADER_BYTES..=BUFFER_BYTES).contains(&word.len) {
             self.counters.bad_descriptors += 1;
             return None;
         }
-        self.receive.read(index, &mut self.scratch[..word.len()]);
-        Some(word.len())
+        self.receive.read(index, &mut self.scratch[..word.len]);
+        Some(word.len)
     }
 }
 
-impl<R: Registers, D: DmaBuffer> NetDevice for E1000<R, D> {
+impl<R: Registers, D: DmaBuffer> NetDevice for Nic<R, D> {
     fn mac(&self) -> MacAddress {
         self.mac
     }
@@ -182,9 +202,9 @@ impl<R: Registers, D: DmaBuffer> NetDevice for E1000<R, D> {
             return Err(TransmitError::Full);
         }
         let len = self.transmit.fill(index, frame, MIN_FRAME);
-        self.transmit.arm(index, transmit(len));
+        self.transmit.arm(index, self.chip.format.transmit(len));
         self.transmit_next = after;
-        self.registers.write_u32(TDT, after as u32);
+        self.registers.write_u32(self.chip.transmit.tail(), after as u32);
         self.counters.sent += 1;
         self.counters.sent_bytes += frame.len() as u64;
         Ok(())
@@ -194,8 +214,8 @@ impl<R: Registers, D: DmaBuffer> NetDevice for E1000<R, D> {
         let (mut frames, mut used, mut last) = (0, 0, None);
         while frames < budget {
             let index = self.receive_next;
-            let word = Received(self.receive.word(index));
-            if !word.done() {
+            let word = self.chip.format.received(self.receive.word(index));
+            if !word.done {
                 break;
             }
             if let Some(len) = self.take(index, word) {
@@ -215,12 +235,12 @@ impl<R: Registers, D: DmaBuffer> NetDevice for E1000<R, D> {
                 break;
             }
             if used % REFILL == 0 {
-                self.registers.write_u32(RDT, index as u32);
+                self.registers.write_u32(self.chip.receive.tail(), index as u32);
                 last = None;
             }
         }
         if let Some(index) = last {
-            self.registers.write_u32(RDT, index as u32);
+            self.registers.write_u32(self.chip.receive.tail(), index as u32);
         }
         frames
     }
@@ -241,8 +261,8 @@ impl<R: Registers, D: DmaBuffer> NetDevice for E1000<R, D> {
         ] {
             causes |= if wanted { bits } else { 0 };
         }
-        self.registers.write_u32(IMC, !causes);
-        self.registers.write_u32(IMS, causes);
+        self.registers.write_u32(self.chip.interrupts.hold_back, !causes);
+        self.registers.write_u32(self.chip.interrupts.let_through, causes);
     }
 
     fn take_events(&mut self) -> NetEvents {
@@ -255,7 +275,7 @@ impl<R: Registers, D: DmaBuffer> NetDevice for E1000<R, D> {
     }
 
     fn provoke(&mut self) {
-        self.registers.write_u32(ICS, Cause::LINK);
+        self.registers.write_u32(self.chip.interrupts.provoke, Cause::LINK);
     }
 
     fn counters(&mut self) -> NetCounters {
@@ -273,17 +293,21 @@ impl<R: Registers, D: DmaBuffer> NetDevice for E1000<R, D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Rings;
     use crate::model::Card;
-    use crate::{Family, Rings};
     use proptest::prelude::*;
     use std::{vec, vec::Vec};
 
     const SMALL: Rings = Rings { receive: 8, transmit: 8 };
 
-    fn start() -> (Card, crate::model::Driver) {
-        let card = Card::new(Family::I8254x);
+    fn start(family: Family) -> (Card, crate::model::Driver) {
+        let card = Card::new(family);
         let driver = card.driver(SMALL).unwrap();
         (card, driver)
+    }
+
+    fn families() -> impl Strategy<Value = Family> {
+        proptest::sample::select(Family::ALL.to_vec())
     }
 
     fn frame(n: u8, len: usize) -> Vec<u8> {
@@ -300,239 +324,310 @@ mod tests {
 
     #[test]
     fn sends_and_pads() {
-        let (card, mut driver) = start();
-        driver.transmit(&frame(1, 1514)).unwrap();
-        driver.transmit(&frame(2, 14)).unwrap();
-        let mut padded = frame(2, 14);
-        padded.resize(60, 0);
-        assert_eq!(card.inner().sent, [frame(1, 1514), padded]);
-        assert_eq!(driver.transmit(&frame(1, 1515)), Err(TransmitError::Length(1515)));
-        assert_eq!(driver.transmit(&[0; 13]), Err(TransmitError::Length(13)));
-        let counters = driver.counters();
-        assert_eq!((counters.sent, counters.sent_bytes), (2, 1528));
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            driver.transmit(&frame(1, 1514)).unwrap();
+            driver.transmit(&frame(2, 14)).unwrap();
+            let mut padded = frame(2, 14);
+            padded.resize(60, 0);
+            assert_eq!(card.inner().sent, [frame(1, 1514), padded]);
+            assert_eq!(driver.transmit(&frame(1, 1515)), Err(TransmitError::Length(1515)));
+            assert_eq!(driver.transmit(&[0; 13]), Err(TransmitError::Length(13)));
+            let counters = driver.counters();
+            assert_eq!((counters.sent, counters.sent_bytes), (2, 1528));
+        }
     }
 
     #[test]
     fn padding_does_not_leak_what_was_sent_before() {
-        let (card, mut driver) = start();
-        for _ in 0..8 {
-            driver.transmit(&frame(0xee, 200)).unwrap();
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            for _ in 0..8 {
+                driver.transmit(&frame(0xee, 200)).unwrap();
+            }
+            for _ in 0..8 {
+                driver.transmit(&frame(1, 20)).unwrap();
+            }
+            let last = card.inner().sent.last().unwrap().clone();
+            assert!(last[20..].iter().all(|b| *b == 0) && last.len() == 60);
         }
-        for _ in 0..8 {
-            driver.transmit(&frame(1, 20)).unwrap();
-        }
-        let last = card.inner().sent.last().unwrap().clone();
-        assert!(last[20..].iter().all(|b| *b == 0) && last.len() == 60);
     }
 
     #[test]
     fn a_full_ring_refuses_and_recovers() {
-        let (card, mut driver) = start();
-        card.inner().stalled = true;
-        for n in 0..7 {
-            driver.transmit(&frame(n, 60)).unwrap();
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            card.inner().stalled = true;
+            for n in 0..7 {
+                driver.transmit(&frame(n, 60)).unwrap();
+            }
+            assert_eq!(driver.transmit(&frame(9, 60)), Err(TransmitError::Full));
+            assert_eq!(driver.transmit_pending(), 7);
+            card.inner().stalled = false;
+            card.run_transmit();
+            driver.transmit(&frame(7, 60)).unwrap();
+            let sent: Vec<u8> = card.inner().sent.iter().map(|f| f[20]).collect();
+            assert_eq!(sent, [0, 1, 2, 3, 4, 5, 6, 7]);
+            assert_eq!(driver.counters().transmit_full, 1);
+            assert_eq!(driver.transmit_pending(), 0);
         }
-        assert_eq!(driver.transmit(&frame(9, 60)), Err(TransmitError::Full));
-        assert_eq!(driver.transmit_pending(), 7);
-        card.inner().stalled = false;
-        card.run_transmit();
-        driver.transmit(&frame(7, 60)).unwrap();
-        let sent: Vec<u8> = card.inner().sent.iter().map(|f| f[20]).collect();
-        assert_eq!(sent, [0, 1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(driver.counters().transmit_full, 1);
-        assert_eq!(driver.transmit_pending(), 0);
     }
 
     #[test]
     fn receives_in_order_and_in_batches() {
-        let (card, mut driver) = start();
-        for n in 0..7 {
-            card.receive(&frame(n, 60 + usize::from(n)));
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            for n in 0..7 {
+                card.receive(&frame(n, 60 + usize::from(n)));
+            }
+            assert_eq!(drain(&mut driver, 3), [frame(0, 60), frame(1, 61), frame(2, 62)]);
+            assert_eq!(drain(&mut driver, 99).len(), 4);
+            assert_eq!(drain(&mut driver, 99).len(), 0);
+            for round in 0..50 {
+                card.receive(&frame(round, 100));
+                assert_eq!(drain(&mut driver, 1), [frame(round, 100)]);
+            }
+            assert_eq!(driver.counters().received, 57);
         }
-        assert_eq!(drain(&mut driver, 3), [frame(0, 60), frame(1, 61), frame(2, 62)]);
-        assert_eq!(drain(&mut driver, 99).len(), 4);
-        assert_eq!(drain(&mut driver, 99).len(), 0);
-        for round in 0..50 {
-            card.receive(&frame(round, 100));
-            assert_eq!(drain(&mut driver, 1), [frame(round, 100)]);
-        }
-        assert_eq!(driver.counters().received, 57);
     }
 
     #[test]
     fn a_full_ring_makes_the_card_miss_and_count() {
-        let (card, mut driver) = start();
-        for n in 0..10 {
-            card.receive(&frame(n, 60));
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            for n in 0..10 {
+                card.receive(&frame(n, 60));
+            }
+            assert!(driver.interrupt_cause().any(Cause::OVERRUN));
+            assert_eq!(drain(&mut driver, 99).len(), 7);
+            assert_eq!(driver.counters().missed, 3);
+            assert_eq!(driver.counters().missed, 3, "the card's counter clears by reading, ours must not");
+            card.receive(&frame(11, 60));
+            assert_eq!(drain(&mut driver, 99), [frame(11, 60)]);
         }
-        assert!(driver.interrupt_cause().any(Cause::OVERRUN));
-        assert_eq!(drain(&mut driver, 99).len(), 7);
-        assert_eq!(driver.counters().missed, 3);
-        assert_eq!(driver.counters().missed, 3, "the card's counter clears by reading, ours must not");
-        card.receive(&frame(11, 60));
-        assert_eq!(drain(&mut driver, 99), [frame(11, 60)]);
     }
 
     #[test]
     fn damaged_frames_are_counted_and_dropped() {
-        let (card, mut driver) = start();
-        for bit in [0, 1, 2, 4, 7] {
-            card.receive_with(&frame(1, 60), 60, 3, 1 << bit);
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            for bit in [0, 1, 2, 4, 7] {
+                card.receive_with(&frame(1, 60), 60, 3, 1 << bit);
+            }
+            card.receive_with(&frame(2, 60), 60, 3, 1 << 5 | 1 << 6);
+            assert_eq!(
+                drain(&mut driver, 99),
+                [frame(2, 60)],
+                "a wrong TCP or IP checksum is not the card's business"
+            );
+            card.inner().set(CRCERRS, 4);
+            assert_eq!(driver.counters().receive_errors, 9);
         }
-        card.receive_with(&frame(2, 60), 60, 3, 1 << 5 | 1 << 6);
-        assert_eq!(
-            drain(&mut driver, 99),
-            [frame(2, 60)],
-            "a wrong TCP or IP checksum is not the card's business"
-        );
-        card.inner().set(CRCERRS, 4);
-        assert_eq!(driver.counters().receive_errors, 9);
     }
 
     #[test]
     fn bad_descriptors_are_survived() {
-        let (card, mut driver) = start();
-        for len in [0, 13, 2049, 0xffff] {
-            card.receive_with(&frame(1, 60), len, 3, 0);
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            for len in [0, 13, 2049, 0xffff] {
+                card.receive_with(&frame(1, 60), len, 3, 0);
+            }
+            // One frame over three descriptors, then a good one.
+            for status in [1, 1, 3] {
+                card.receive_with(&frame(2, 60), 60, status, 0);
+            }
+            assert_eq!(drain(&mut driver, 99), Vec::<Vec<u8>>::new());
+            card.receive(&frame(3, 60));
+            assert_eq!(drain(&mut driver, 99), [frame(3, 60)]);
+            assert_eq!(driver.counters().bad_descriptors, 5);
         }
-        // One frame over three descriptors, then a good one.
-        for status in [1, 1, 3] {
-            card.receive_with(&frame(2, 60), 60, status, 0);
-        }
-        assert_eq!(drain(&mut driver, 99), Vec::<Vec<u8>>::new());
-        card.receive(&frame(3, 60));
-        assert_eq!(drain(&mut driver, 99), [frame(3, 60)]);
-        assert_eq!(driver.counters().bad_descriptors, 5);
     }
 
     #[test]
     fn a_card_that_marks_everything_done_cannot_hold_us() {
-        let (card, mut driver) = start();
-        card.inner().babble = true;
-        card.receive_with(&frame(1, 60), 0, 3, 0);
-        assert_eq!(driver.receive(4, &mut |_| ()), 0);
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            card.inner().babble = true;
+            card.receive_with(&frame(1, 60), 0, 3, 0);
+            assert_eq!(driver.receive(4, &mut |_| ()), 0);
+        }
     }
 
     #[test]
     fn link_states() {
-        let (card, driver) = start();
-        for (status, link) in [
-            (0x83, Link::Up { megabits: 1000, full_duplex: true }),
-            (0x43, Link::Up { megabits: 100, full_duplex: true }),
-            (0x02, Link::Up { megabits: 10, full_duplex: false }),
-            (0x81, Link::Down),
-            (!0, Link::Down),
-        ] {
-            card.inner().set(STATUS, status);
-            assert_eq!(driver.link(), link);
+        for family in Family::ALL {
+            let (card, driver) = start(family);
+            for (status, link) in [
+                (0x83, Link::Up { megabits: 1000, full_duplex: true }),
+                (0x43, Link::Up { megabits: 100, full_duplex: true }),
+                (0x02, Link::Up { megabits: 10, full_duplex: false }),
+                (0x81, Link::Down),
+                (!0, Link::Down),
+            ] {
+                card.inner().set(STATUS, status);
+                assert_eq!(driver.link(), link);
+            }
         }
     }
 
     #[test]
     fn interrupts_are_masked_until_wanted_and_clear_by_reading() {
-        let (card, mut driver) = start();
-        card.receive(&frame(1, 60));
-        assert!(!card.inner().interrupt());
-        driver.enable_interrupts(Cause::RECEIVED | Cause::LINK);
-        assert!(card.inner().interrupt());
-        assert!(driver.interrupt_cause().any(Cause::RECEIVED));
-        assert!(!card.inner().interrupt());
-        assert_eq!(driver.interrupt_cause(), Cause(0));
-        driver.disable_interrupts();
-        card.receive(&frame(1, 60));
-        assert!(!card.inner().interrupt());
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            card.receive(&frame(1, 60));
+            assert!(!card.inner().interrupt());
+            driver.enable_interrupts(Cause::RECEIVED | Cause::LINK);
+            assert!(card.inner().interrupt());
+            assert!(driver.interrupt_cause().any(Cause::RECEIVED));
+            assert!(!card.inner().interrupt());
+            assert_eq!(driver.interrupt_cause(), Cause(0));
+            driver.disable_interrupts();
+            card.receive(&frame(1, 60));
+            assert!(!card.inner().interrupt());
+        }
     }
 
     #[test]
     fn a_frame_that_is_not_taken_stays() {
-        let (card, mut driver) = start();
-        for n in 0..7 {
-            card.receive(&frame(n, 60));
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            for n in 0..7 {
+                card.receive(&frame(n, 60));
+            }
+            let mut seen = vec![];
+            let mut room = 3;
+            let mut sink = |f: &[u8]| {
+                seen.push(f[20]);
+                room -= 1;
+                room >= 0
+            };
+            assert_eq!(driver.receive_while(99, &mut sink), 3);
+            assert_eq!(driver.receive_while(99, &mut |_| false), 0);
+            assert_eq!(driver.counters().received, 3, "what is not taken is not received");
+            // Its buffer is not the card's: three are, and the fourth frame is missed.
+            let taken = (0..4).filter(|n| card.receive(&frame(10 + n, 60))).count();
+            assert_eq!((taken, driver.counters().missed), (3, 1));
+            let got: Vec<u8> = drain(&mut driver, 99).iter().map(|f| f[20]).collect();
+            assert_eq!(got, [3, 4, 5, 6, 10, 11, 12]);
+            assert_eq!(seen, [0, 1, 2, 3]);
         }
-        let mut seen = vec![];
-        let mut room = 3;
-        let mut sink = |f: &[u8]| {
-            seen.push(f[20]);
-            room -= 1;
-            room >= 0
-        };
-        assert_eq!(driver.receive_while(99, &mut sink), 3);
-        assert_eq!(driver.receive_while(99, &mut |_| false), 0);
-        assert_eq!(driver.counters().received, 3, "what is not taken is not received");
-        // Its buffer is not the card's: three are, and the fourth frame is missed.
-        let taken = (0..4).filter(|n| card.receive(&frame(10 + n, 60))).count();
-        assert_eq!((taken, driver.counters().missed), (3, 1));
-        let got: Vec<u8> = drain(&mut driver, 99).iter().map(|f| f[20]).collect();
-        assert_eq!(got, [3, 4, 5, 6, 10, 11, 12]);
-        assert_eq!(seen, [0, 1, 2, 3]);
     }
 
     #[test]
     fn the_filter_lets_in_what_it_should() {
-        let (card, mut driver) = start();
-        let guest = MacAddress([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
-        let to = |mac: [u8; 6]| {
-            let mut f = frame(1, 60);
-            f[..6].copy_from_slice(&mac);
-            f
-        };
-        let all = [Card::MAC, guest.0, [0xff; 6], [1, 0, 0x5e, 0, 0, 1], [2, 2, 2, 2, 2, 2]];
-        let filter = |station, groups, everything| Filter { station, groups, everything };
-        for (filter, wanted) in [
-            (Filter::default(), [true, false, true, false, false]),
-            (filter(Some(guest), false, false), [true, true, true, false, false]),
-            (filter(Some(guest), true, false), [true, true, true, true, false]),
-            (filter(None, false, true), [true; 5]),
-            (Filter::default(), [true, false, true, false, false]),
-        ] {
-            driver.set_filter(filter);
-            assert_eq!(all.map(|mac| card.receive(&to(mac))), wanted, "{filter:?}");
-            assert_eq!(drain(&mut driver, 99).len(), wanted.iter().filter(|w| **w).count());
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            let guest = MacAddress([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc]);
+            let to = |mac: [u8; 6]| {
+                let mut f = frame(1, 60);
+                f[..6].copy_from_slice(&mac);
+                f
+            };
+            let all = [Card::MAC, guest.0, [0xff; 6], [1, 0, 0x5e, 0, 0, 1], [2, 2, 2, 2, 2, 2]];
+            let filter = |station, groups, everything| Filter { station, groups, everything };
+            for (filter, wanted) in [
+                (Filter::default(), [true, false, true, false, false]),
+                (filter(Some(guest), false, false), [true, true, true, false, false]),
+                (filter(Some(guest), true, false), [true, true, true, true, false]),
+                (filter(None, false, true), [true; 5]),
+                (Filter::default(), [true, false, true, false, false]),
+            ] {
+                driver.set_filter(filter);
+                assert_eq!(all.map(|mac| card.receive(&to(mac))), wanted, "{filter:?}");
+                assert_eq!(drain(&mut driver, 99).len(), wanted.iter().filter(|w| **w).count());
+            }
         }
     }
 
     #[test]
     fn events_interrupt_if_wanted() {
-        let (card, mut driver) = start();
-        let received = NetEvents { received: true, ..NetEvents::NONE };
-        driver.set_events(received);
-        driver.transmit(&frame(1, 60)).unwrap();
-        driver.provoke();
-        assert!(!card.inner().interrupt());
-        assert_eq!(driver.take_events(), NetEvents { sent: true, link: true, ..NetEvents::NONE });
-        card.receive(&frame(1, 60));
-        assert!(card.inner().interrupt());
-        assert_eq!(driver.take_events(), received);
-        assert!(!card.inner().interrupt());
-        driver.set_events(NetEvents { link: true, ..NetEvents::NONE });
-        card.receive(&frame(1, 60));
-        assert!(!card.inner().interrupt());
-        driver.provoke();
-        assert!(card.inner().interrupt());
-        driver.take_events();
-        driver.set_events(NetEvents { sent: true, ..NetEvents::NONE });
-        driver.transmit(&frame(1, 60)).unwrap();
-        assert!(card.inner().interrupt());
-        assert_eq!(driver.take_events(), NetEvents { sent: true, ..NetEvents::NONE });
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            let received = NetEvents { received: true, ..NetEvents::NONE };
+            driver.set_events(received);
+            driver.transmit(&frame(1, 60)).unwrap();
+            driver.provoke();
+            assert!(!card.inner().interrupt());
+            assert_eq!(driver.take_events(), NetEvents { sent: true, link: true, ..NetEvents::NONE });
+            card.receive(&frame(1, 60));
+            assert!(card.inner().interrupt());
+            assert_eq!(driver.take_events(), received);
+            assert!(!card.inner().interrupt());
+            driver.set_events(NetEvents { link: true, ..NetEvents::NONE });
+            card.receive(&frame(1, 60));
+            assert!(!card.inner().interrupt());
+            driver.provoke();
+            assert!(card.inner().interrupt());
+            driver.take_events();
+            driver.set_events(NetEvents { sent: true, ..NetEvents::NONE });
+            driver.transmit(&frame(1, 60)).unwrap();
+            assert!(card.inner().interrupt());
+            assert_eq!(driver.take_events(), NetEvents { sent: true, ..NetEvents::NONE });
+        }
     }
 
     #[test]
     fn collisions_are_counted() {
-        let (card, mut driver) = start();
-        card.inner().set(ECOL, 2);
-        card.inner().set(LATECOL, 3);
-        assert_eq!(driver.counters().transmit_errors, 5);
-        assert_eq!(driver.counters().transmit_errors, 5);
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            card.inner().set(ECOL, 2);
+            card.inner().set(LATECOL, 3);
+            assert_eq!(driver.counters().transmit_errors, 5);
+            assert_eq!(driver.counters().transmit_errors, 5);
+        }
     }
 
     #[test]
     fn a_stopped_card_does_nothing() {
-        let (card, mut driver) = start();
-        driver.stop();
-        card.receive(&frame(1, 60));
-        driver.transmit(&frame(1, 60)).unwrap();
-        assert!(card.inner().sent.is_empty());
-        assert_eq!(drain(&mut driver, 9).len(), 0);
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            driver.stop();
+            card.receive(&frame(1, 60));
+            driver.transmit(&frame(1, 60)).unwrap();
+            assert!(card.inner().sent.is_empty());
+            assert_eq!(drain(&mut driver, 9).len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_card_that_never_says_done_is_full_and_silent_and_no_more() {
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            card.inner().forgetful = true;
+            for n in 0..7 {
+                driver.transmit(&frame(n, 60)).unwrap();
+            }
+            assert_eq!(driver.transmit(&frame(9, 60)), Err(TransmitError::Full));
+            assert_eq!((driver.transmit_pending(), card.inner().sent.len()), (7, 7));
+            for n in 0..9 {
+                card.receive(&frame(n, 60));
+            }
+            assert_eq!(drain(&mut driver, 99), Vec::<Vec<u8>>::new());
+            assert_eq!(driver.counters().missed, 2, "the ring has room for seven");
+        }
+    }
+
+    #[test]
+    fn a_link_that_comes_and_goes_is_told_each_time_and_loses_no_frame_of_the_ring() {
+        for family in Family::ALL {
+            let (card, mut driver) = start(family);
+            driver.set_events(NetEvents { link: true, ..NetEvents::NONE });
+            for n in 0..20 {
+                card.inner().stalled = true;
+                card.inner().link(false);
+                assert!(card.inner().interrupt());
+                assert!(driver.take_events().link && driver.link() == Link::Down);
+                driver.transmit(&frame(n, 60)).unwrap();
+                card.inner().link(true);
+                card.inner().stalled = false;
+                card.run_transmit();
+                assert!(card.inner().interrupt());
+                assert!(driver.take_events().link && driver.link() != Link::Down);
+                assert!(!card.inner().interrupt());
+            }
+            let sent: Vec<u8> = card.inner().sent.iter().map(|f| f[20]).collect();
+            assert_eq!(sent, (0..20).collect::<Vec<u8>>());
+        }
     }
 
     proptest! {
@@ -540,8 +635,9 @@ mod tests {
         #[test]
         fn all_frames_arrive_or_are_counted(
             steps in proptest::collection::vec((0usize..12, 0usize..12, 14usize..1514), 1..60),
+            family in families(),
         ) {
-            let (card, mut driver) = start();
+            let (card, mut driver) = start(family);
             let (mut offered, mut got) = (vec![], vec![]);
             for (n, (arrive, budget, len)) in steps.into_iter().enumerate() {
                 for _ in 0..arrive {
@@ -559,8 +655,11 @@ mod tests {
 
         /// Whatever a broken card writes into its descriptors, the driver neither panics nor leaves its buffers.
         #[test]
-        fn any_descriptor_is_survived(words in proptest::collection::vec(any::<u64>(), 1..40)) {
-            let (card, mut driver) = start();
+        fn any_descriptor_is_survived(
+            words in proptest::collection::vec(any::<u64>(), 1..40),
+            family in families(),
+        ) {
+            let (card, mut driver) = start(family);
             for word in words {
                 card.write_raw(word);
                 let _ = drain(&mut driver, 3);

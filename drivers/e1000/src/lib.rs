@@ -1,23 +1,29 @@
-//! Intel 8254x and 82574 Ethernet controllers: the cards of Bochs, QEMU (e1000 and e1000e) and many servers.
+//! Intel's gigabit Ethernet controllers: 8254x (Bochs, QEMU's e1000), 82574 (QEMU's e1000e), 82576, I350 and I210 (QEMU's
+//! igb, and servers).
 //!
-//! Polled, with legacy descriptors and a copy on each side; no allocation after [`E1000::new`]. Sources: "PCI/PCI-X
-//! Family of Gigabit Ethernet Controllers Software Developer's Manual" (317453, called SDM here) and "Intel 82574 GbE
-//! Controller Family Datasheet" (317694).
+//! One file per family says what differs; rings, start, sending and receiving are shared. Polled or interrupted (pin or MSI: no
+//! card needs MSI-X for one queue), with a copy on each side; no allocation after [`Nic::new`]. Sources: the family's file names its
+//! manual; "SDM" is that of the 8254x (317453).
 #![no_std]
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
 extern crate std;
 
+mod chip;
 mod descriptor;
 mod device;
+mod e1000;
+mod e1000e;
 mod eeprom;
+mod igb;
 mod init;
 #[cfg(test)]
 mod model;
+mod phy;
 mod register;
 mod ring;
 
-pub use device::{Cause, E1000};
+pub use chip::{Family, Model};
+pub use device::{Cause, Nic};
 pub use init::{InitError, Rings};
-pub use register::Family;

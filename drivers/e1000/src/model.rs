@@ -2,13 +2,14 @@
 //!
 //! It keeps its own idea of the rings and reaches memory only through [`FakeMemory`], which panics on a wild DMA.
 
+use crate::descriptor::Format;
 use crate::register::*;
-use crate::{E1000, InitError, Rings};
+use crate::{Family, InitError, Nic, Rings, igb};
 use hal::fake::{FakeClock, FakeDma, FakeMemory, FakeRegisters};
 use std::{cell::RefCell, cell::RefMut, collections::BTreeMap, rc::Rc, vec, vec::Vec};
 
 /// A driver on the model.
-pub type Driver = E1000<FakeRegisters, FakeDma>;
+pub type Driver = Nic<FakeRegisters, FakeDma>;
 
 /// The card's state.
 pub struct Inner {
@@ -17,7 +18,10 @@ pub struct Inner {
     registers: BTreeMap<usize, u32>,
     cause: u32,
     pub mask: u32,
-    pub eeprom: [u16; 64],
+    pub eeprom: Vec<u16>,
+    /// The PHY's control register; `None`: it does not answer.
+    pub phy: Option<u16>,
+    pub window: usize,
     pub sent: Vec<Vec<u8>>,
     pub missed_total: u32,
     pub was_reset: bool,
@@ -26,6 +30,9 @@ pub struct Inner {
     pub stuck_in_reset: bool,
     pub loads_address: bool,
     pub eeprom_answers: bool,
+    pub queues_start: bool,
+    /// Descriptors are filled and never marked done.
+    pub forgetful: bool,
     /// The wire takes nothing.
     pub stalled: bool,
     /// Descriptors that are given back are marked done again at once.
@@ -44,7 +51,7 @@ impl Card {
 
     pub fn new(family: Family) -> Self {
         let memory = FakeMemory::new();
-        let mut eeprom = [0; 64];
+        let mut eeprom = vec![0; 64];
         for (word, pair) in eeprom.iter_mut().zip(Self::MAC.chunks(2)) {
             *word = u16::from_le_bytes([pair[0], pair[1]]);
         }
@@ -55,6 +62,8 @@ impl Card {
             cause: 0,
             mask: !0,
             eeprom,
+            phy: Some(0x1140),
+            window: 0x2_0000,
             sent: vec![],
             missed_total: 0,
             was_reset: false,
@@ -62,6 +71,8 @@ impl Card {
             stuck_in_reset: false,
             loads_address: true,
             eeprom_answers: true,
+            queues_start: true,
+            forgetful: false,
             stalled: false,
             babble: false,
         };
@@ -77,12 +88,12 @@ impl Card {
     pub fn driver(&self, rings: Rings) -> Result<Driver, InitError> {
         let (r, w) = (self.inner.clone(), self.inner.clone());
         let registers = FakeRegisters::new(
-            0x2_0000,
+            self.inner().window,
             move |offset| r.borrow_mut().read(offset),
             move |offset, value| w.borrow_mut().write(offset, value),
         );
         let family = self.inner().family;
-        E1000::new(registers, &mut self.memory.clone(), &FakeClock::new(100_000), family, rings)
+        Nic::new(registers, &mut self.memory.clone(), &FakeClock::new(100_000), family, rings)
     }
 
     /// A good frame comes down the wire. False: it was missed, or the receiver is off.
@@ -118,11 +129,24 @@ impl Inner {
         self.cause & self.mask != 0
     }
 
+    fn chip(&self) -> &'static crate::chip::Chip {
+        self.family.chip()
+    }
+
+    /// The cable is pulled or plugged.
+    pub fn link(&mut self, up: bool) {
+        let status = self.get(STATUS) & !STATUS_LU | if up { STATUS_LU } else { 0 };
+        self.set(STATUS, status);
+        self.cause |= 1 << 2;
+    }
+
     /// As after a network boot: rings that nobody owns any more, receiver and interrupts on.
     pub fn leave_running(&mut self) {
-        self.set(RDBAL, 0x7000_0000);
-        self.set(RDLEN, 128);
-        self.set(RDT, 7);
+        let queue = self.chip().receive;
+        self.set(queue.base_low(), 0x7000_0000);
+        self.set(queue.length(), 128);
+        self.set(queue.tail(), 7);
+        self.set(queue.control(), igb::DCTL_ENABLE);
         self.set(RCTL, RCTL_EN);
         self.mask = !0;
     }
@@ -131,31 +155,43 @@ impl Inner {
         if self.absent {
             return !0;
         }
+        let interrupts = self.chip().interrupts;
         match offset {
-            ICR => std::mem::take(&mut self.cause),
+            _ if offset == interrupts.cause => std::mem::take(&mut self.cause),
             CTRL if self.stuck_in_reset => self.get(CTRL) | CTRL_RST,
             MPC | CRCERRS | ALGNERRC | RXERRC | RLEC | ECOL | LATECOL => {
                 self.registers.remove(&offset).unwrap_or(0)
             }
             EERD => self.read_eeprom(),
+            EEC => EEC_AUTO_RD,
+            // Taken by whoever reads a 0.
+            SWSM => {
+                let value = self.get(SWSM);
+                self.set(SWSM, value | 1);
+                value
+            }
             _ => self.get(offset),
         }
     }
 
     fn read_eeprom(&self) -> u32 {
-        let (shift, done) = match self.family {
-            Family::I8254x => (8, 1 << 4),
-            Family::I82574 => (2, 1 << 1),
-        };
+        let layout = self.chip().eeprom;
         let request = self.get(EERD);
         if request & 1 == 0 || !self.eeprom_answers {
             return request;
         }
-        u32::from(self.eeprom[(request >> shift & 0x3f) as usize]) << 16 | request & 0xfffe | done
+        let word = self.eeprom.get((request >> layout.address_shift) as usize).copied().unwrap_or(0xffff);
+        u32::from(word) << 16 | layout.done
     }
 
     fn write(&mut self, offset: usize, value: u32) {
+        let chip = self.chip();
+        let interrupts = chip.interrupts;
         match offset {
+            _ if offset == interrupts.cause => self.cause &= !value,
+            _ if offset == interrupts.provoke => self.cause |= value,
+            _ if offset == interrupts.let_through => self.mask |= value,
+            _ if offset == interrupts.hold_back => self.mask &= !value,
             CTRL if value & CTRL_RST != 0 => self.reset(),
             CTRL => {
                 self.set(CTRL, value);
@@ -163,25 +199,48 @@ impl Inner {
                 let status = self.get(STATUS) & !STATUS_GIO_MASTER | master;
                 self.set(STATUS, status);
             }
-            ICR => self.cause &= !value,
-            ICS => self.cause |= value,
-            IMS => self.mask |= value,
-            IMC => self.mask &= !value,
-            RDT if self.babble => {
-                self.set(RDT, value);
-                self.write_raw(3 << 32);
+            MDIC => self.mdic(value),
+            _ if offset == chip.receive.tail() => {
+                assert!(self.queue_on(chip.receive.control()) || value == 0, "the tail before the queue");
+                self.set(offset, value);
+                if self.babble {
+                    self.write_raw(self.status(3));
+                }
             }
-            TDT | TCTL => {
+            _ if offset == chip.transmit.tail() || offset == TCTL => {
                 self.set(offset, value);
                 self.run_transmit();
+            }
+            _ if offset == chip.receive.control() || offset == chip.transmit.control() => {
+                self.set(offset, if self.queues_start { value } else { value & !igb::DCTL_ENABLE });
             }
             _ => self.set(offset, value),
         }
     }
 
+    fn mdic(&mut self, value: u32) {
+        let answer = match (self.phy, value >> 16 & 0xfff) {
+            (None, _) => 0,
+            // Register 0 of PHY 1: read, written.
+            (Some(control), 0x820) => 1 << 28 | u32::from(control),
+            (Some(_), 0x420) => {
+                self.phy = Some(value as u16);
+                1 << 28 | value
+            }
+            _ => 1 << 28 | 1 << 30,
+        };
+        self.set(MDIC, answer);
+    }
+
+    /// The queue is on; before the 82576 it always is.
+    fn queue_on(&self, control: usize) -> bool {
+        self.family != Family::Igb || self.get(control) & igb::DCTL_ENABLE != 0
+    }
+
     fn reset(&mut self) {
         // The rings' registers keep their values on some cards (SDM 14.3 leaves it open): so here, as a trap.
-        for offset in [CTRL, TCTL, RCTL, RAL0, RAH0, TXDCTL] {
+        let chip = self.chip();
+        for offset in [CTRL, TCTL, RCTL, RAL0, RAH0, chip.transmit.control()] {
             self.registers.remove(&offset);
         }
         (self.cause, self.mask, self.was_reset) = (0, 0, true);
@@ -192,18 +251,42 @@ impl Inner {
         }
     }
 
-    fn ring(&self, low: usize, high: usize) -> u64 {
-        u64::from(self.get(high)) << 32 | u64::from(self.get(low))
+    fn ring(&self, queue: crate::chip::Queue) -> u64 {
+        u64::from(self.get(queue.base_high())) << 32 | u64::from(self.get(queue.base_low()))
+    }
+
+    /// A second word of a receive descriptor with this status and nothing else.
+    fn status(&self, status: u8) -> u64 {
+        self.word(0, status, 0)
+    }
+
+    /// A second word with these fields. `errors` are those of legacy descriptors; any of the damaging ones is RXE.
+    fn word(&self, len: u16, status: u8, errors: u8) -> u64 {
+        match self.chip().format {
+            Format::Legacy => u64::from(len) | u64::from(status) << 32 | u64::from(errors) << 40,
+            Format::Advanced => {
+                let damaged = u64::from(errors & 0x97 != 0);
+                let checksums = u64::from(errors >> 5 & 3);
+                u64::from(len) << 32 | u64::from(status) | damaged << 31 | checksums << 29
+            }
+        }
     }
 
     fn write_raw(&mut self, word: u64) {
-        let head = self.get(RDH);
-        if head == self.get(RDT) {
+        let queue = self.chip().receive;
+        let head = self.get(queue.head());
+        if head == self.get(queue.tail()) {
             return;
         }
-        let at = self.ring(RDBAL, RDBAH) + u64::from(head) * 16;
-        self.memory.device_write(at + 8, &word.to_le_bytes());
-        self.set(RDH, (head + 1) % (self.get(RDLEN) / 16));
+        let at = self.ring(queue) + u64::from(head) * 16;
+        if !self.forgetful {
+            if self.chip().format == Format::Advanced {
+                // The write-back format has no address: hash and packet type stand there.
+                self.memory.device_write(at, &[0xa5; 8]);
+            }
+            self.memory.device_write(at + 8, &word.to_le_bytes());
+        }
+        self.set(queue.head(), (head + 1) % (self.get(queue.length()) / 16));
     }
 
     /// SDM 14.4: exact addresses, groups by MPE (the table stays empty), everything by UPE.
@@ -226,43 +309,56 @@ impl Inner {
     }
 
     fn receive(&mut self, frame: &[u8], len: u16, status: u8, errors: u8) -> bool {
-        if self.get(RCTL) & RCTL_EN == 0 || !self.accepts(frame) {
+        let queue = self.chip().receive;
+        if self.get(RCTL) & RCTL_EN == 0 || !self.queue_on(queue.control()) || !self.accepts(frame) {
             return false;
         }
-        if self.get(RDH) == self.get(RDT) {
+        if self.get(queue.head()) == self.get(queue.tail()) {
             let missed = self.get(MPC) + 1;
             self.set(MPC, missed);
             self.missed_total += 1;
             self.cause |= 1 << 6;
             return false;
         }
-        let at = self.ring(RDBAL, RDBAH) + u64::from(self.get(RDH)) * 16;
-        let mut address = [0; 8];
+        let at = self.ring(queue) + u64::from(self.get(queue.head())) * 16;
+        let (mut address, mut second) = ([0; 8], [0; 8]);
         self.memory.device_read(at, &mut address);
+        self.memory.device_read(at + 8, &mut second);
+        assert_eq!(second, [0; 8], "a descriptor is given to the card with its second word zero");
         self.memory.device_write(u64::from_le_bytes(address), frame);
-        let word = u64::from(len) | u64::from(status) << 32 | u64::from(errors) << 40;
+        let word = self.word(len, status, errors);
         self.write_raw(word);
         self.cause |= 1 << 7;
         true
     }
 
     pub fn run_transmit(&mut self) {
-        if self.stalled || self.get(TCTL) & TCTL_EN == 0 {
+        let queue = self.chip().transmit;
+        if self.stalled || self.get(TCTL) & TCTL_EN == 0 || !self.queue_on(queue.control()) {
             return;
         }
-        while self.get(TDH) != self.get(TDT) {
-            let at = self.ring(TDBAL, TDBAH) + u64::from(self.get(TDH)) * 16;
+        while self.get(queue.head()) != self.get(queue.tail()) {
+            let at = self.ring(queue) + u64::from(self.get(queue.head())) * 16;
             let (mut address, mut word) = ([0; 8], [0; 8]);
             self.memory.device_read(at, &mut address);
             self.memory.device_read(at + 8, &mut word);
             let word = u64::from_le_bytes(word);
-            assert_eq!(word >> 24 & 0xff, 0x0b, "EOP, IFCS and RS, nothing else");
-            let mut frame = vec![0; (word & 0xffff) as usize];
+            let len = word & 0xffff;
+            let wanted = match self.chip().format {
+                // EOP, IFCS and RS, nothing else.
+                Format::Legacy => 0x0b00_0000,
+                // With DEXT, type data, and the payload's length.
+                Format::Advanced => 0x2b30_0000 | len << 46,
+            };
+            assert_eq!(word, wanted | len);
+            let mut frame = vec![0; len as usize];
             self.memory.device_read(u64::from_le_bytes(address), &mut frame);
             self.sent.push(frame);
-            self.memory.device_write(at + 12, &[1]);
-            let next = (self.get(TDH) + 1) % (self.get(TDLEN) / 16);
-            self.set(TDH, next);
+            if !self.forgetful {
+                self.memory.device_write(at + 12, &[1]);
+            }
+            let next = (self.get(queue.head()) + 1) % (self.get(queue.length()) / 16);
+            self.set(queue.head(), next);
             self.cause |= 1;
         }
     }

@@ -155,6 +155,13 @@ impl MsiX {
             pending: split(at(8)),
         })
     }
+
+    /// Has `function`, of which this is, interrupt otherwise: by MSI or its pin.
+    pub fn disable<C: ConfigSpace + ?Sized>(self, config: &mut C, function: &Function) {
+        const ENABLE: u32 = 1 << 31;
+        let header = config.read_u32(function.address, self.offset);
+        config.write_u32(function.address, self.offset, header & !ENABLE);
+    }
 }
 
 /// Message signalled interrupts of a function (PCI Local Bus 3.0, 6.8.1).
@@ -247,6 +254,10 @@ mod tests {
         assert_eq!(found, [(1, 0xc8), (5, 0xd0), (0x10, 0xe0), (0x11, 0xa0)]);
         let msix = MsiX { offset: 0xa0, vectors: 5, table: (3, 0), pending: (3, 0x2000) };
         assert_eq!(MsiX::find(&bus, &f), Some(msix));
+        bus.writable(f.address, 0xa0, 0xc000_0000);
+        bus.write_u32(f.address, 0xa0, 0xc000_0000);
+        msix.disable(&mut bus, &f);
+        assert_eq!(bus.read_u32(f.address, 0xa0) >> 16, 0x4004, "off, its mask as it was");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The drivers' machine for test kernels: PCI by ports, registers by address, DMA memory from a static pool, the TSC as
-//! clock, and the first e1000 started on them.
+//! clock, and an Intel card started on them.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use e1000::{E1000, Family, Rings};
+use e1000::{Model, Nic, Rings};
 use hal::{Clock, DmaAllocator, DmaBuffer, DmaError, DmaRequest, Registers};
 use pci::{Address, Bar, ConfigSpace, Function, command, ports};
 
@@ -121,7 +121,7 @@ impl Registers for Mmio {
         self.len
     }
     fn read_u32(&self, offset: usize) -> u32 {
-        // SAFETY: `first_e1000` made the window from a memory BAR; `at` checked the offset; uncached and mapped.
+        // SAFETY: `start` made the window from a memory BAR; `at` checked the offset; uncached and mapped.
         unsafe { self.at(offset).read_volatile() }
     }
     fn write_u32(&self, offset: usize, value: u32) {
@@ -179,29 +179,38 @@ impl Clock for TscClock {
 }
 
 /// The card of a test kernel.
-pub type Card = E1000<Mmio, Dma>;
+pub type Card = Nic<Mmio, Dma>;
 
 /// Finds and starts the `number`-th card that the driver knows, by PCI address. The text says what is wrong.
-pub fn start_e1000(number: usize, rings: Rings) -> Result<Card, &'static str> {
-    let mut config = PortConfig;
+pub fn start_card(number: usize, rings: Rings) -> Result<Card, &'static str> {
+    find_card(number).and_then(|(function, model)| start(&function, model, rings))
+}
+
+/// The `number`-th card that the driver knows, by PCI address.
+pub fn find_card(number: usize) -> Result<(Function, Model), &'static str> {
+    let config = PortConfig;
     let (mut found, mut index) = (None, 0);
     pci::walk(&config, 0, 0, 255, &mut |function| {
-        if Family::of(function.vendor, function.device).is_some() {
-            found = if index == number { Some(function) } else { found };
+        if let Some(model) = Model::of(function.vendor, function.device) {
+            found = if index == number { Some((function, model)) } else { found };
             index += 1;
         }
     });
-    let function: Function = found.ok_or("no such card on the bus")?;
-    let family = Family::of(function.vendor, function.device).ok_or("no such card on the bus")?;
-    let bars = pci::read_bars(&mut config, &function).map_err(|_| "a BAR makes no sense")?;
+    found.ok_or("no such card on the bus")
+}
+
+/// Starts this card. The text says what is wrong.
+pub fn start(function: &Function, model: Model, rings: Rings) -> Result<Card, &'static str> {
+    let mut config = PortConfig;
+    let bars = pci::read_bars(&mut config, function).map_err(|_| "a BAR makes no sense")?;
     let (base, len) = bars[0].and_then(Bar::memory).ok_or("firmware gave its registers no address")?;
     if base.checked_add(len).is_none_or(|end| end > 1 << 32) {
         return Err("its registers lie above 4 GiB, which test kernels do not map");
     }
     config.modify_command(function.address, 0, command::MEMORY | command::BUS_MASTER);
     let registers = Mmio { base: base as usize, len: len as usize };
-    E1000::new(registers, &mut Memory, &TscClock::new(), family, rings).map_err(|error| {
-        crate::println!("@@ fact e1000={} error=\"{error}\"", function.address);
+    Nic::new(registers, &mut Memory, &TscClock::new(), model.family, rings).map_err(|error| {
+        crate::println!("@@ fact card={} error=\"{error}\"", function.address);
         "the card does not start"
     })
 }

@@ -4,7 +4,7 @@
 #![deny(unsafe_code)]
 
 use e1000::{Cause, Rings};
-use guests::net::{Card, TscClock, start_e1000};
+use guests::net::{Card, TscClock, start_card};
 use guests::{Report, cpu, exit, println};
 use hal::{Clock, NetDevice};
 
@@ -50,7 +50,7 @@ fn drain(card: &mut Card, len: u16) -> (u64, u64) {
 
 fn run(report: &mut Report) {
     let clock = TscClock::new();
-    let mut card = match start_e1000(0, Rings { receive: RING as usize, transmit: 8 }) {
+    let mut card = match start_card(0, Rings { receive: RING as usize, transmit: 8 }) {
         Ok(card) => card,
         Err(why) => {
             println!("@@ refusal {why}");

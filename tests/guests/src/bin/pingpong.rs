@@ -5,7 +5,7 @@
 #![deny(unsafe_code)]
 
 use e1000::Rings;
-use guests::net::{Card, TscClock, start_e1000};
+use guests::net::{Card, TscClock, start_card};
 use guests::{Report, boot, cpu, exit, println};
 use hal::{Clock, NetDevice};
 
@@ -203,7 +203,7 @@ impl Player {
 fn run(report: &mut Report) {
     let frames = boot::number("frames", 10_000) as u32;
     let role = boot::option("role").unwrap_or("a");
-    let card = match start_e1000(0, Rings { receive: 32, transmit: 16 }) {
+    let card = match start_card(0, Rings { receive: 32, transmit: 16 }) {
         Ok(card) => card,
         Err(why) => {
             println!("@@ refusal {why}");
