@@ -130,6 +130,7 @@ impl Ring {
     }
 
     /// Adds an event at time `now` (time-stamp counter).
+    #[inline]
     pub fn record(&self, now: u64, event: Event) {
         let (word, value) = event.encode();
         self.counts[usize::from(word as u8)].fetch_add(1, Ordering::Relaxed);

@@ -9,7 +9,8 @@ use core::fmt;
 use machine::emulate::Text;
 use vmx::errors::VmFail;
 use vmx::exit::{
-    CrAccess, Direction, EntryFailure, EptViolation, Exception, Exit, IoAccess, RandomOperand, VmxInstruction,
+    CrAccess, Direction, EntryFailure, EptViolation, Exception, Exit, IoAccess, RandomOperand, Reason,
+    VmxInstruction,
 };
 use vmx::fields::{self, VmcsRead, VmcsWrite};
 use vmx::guest_state::{BrokenRule, bits};
@@ -65,6 +66,16 @@ pub fn is_synchronous(on: &Active<'_>, exit: &Exit) -> bool {
         },
         _ => true,
     }
+}
+
+/// Basic exit reasons of the instructions for which a guest exits most (SDM vol. 3D, appendix C). They are dealt with without
+/// making an [`Exit`] of them. None of them can interrupt the delivery of an event.
+mod frequent {
+    pub const CPUID: u32 = 10;
+    pub const RDTSC: u32 = 16;
+    pub const IO: u32 = 30;
+    pub const RDMSR: u32 = 31;
+    pub const WRMSR: u32 = 32;
 }
 
 /// What a handler decides.
@@ -174,10 +185,15 @@ pub trait Machine {
         let _ = on;
         Verdict::Resume
     }
-    /// Comes right after every exit, before it is dealt with.
+    /// Comes right after every exit, before it is dealt with, but for those of [`Machine::instruction_exited`].
     #[inline]
     fn exited(&mut self, on: &mut Active<'_>, exit: &Exit) {
         let _ = (on, exit);
+    }
+    /// Comes right after an exit for CPUID, RDTSC, RDMSR, WRMSR, IN, OUT, INS or OUTS, before it is dealt with.
+    #[inline]
+    fn instruction_exited(&mut self, on: &mut Active<'_>) {
+        let _ = on;
     }
     /// CPUID: EAX, EBX, ECX, EDX. `view` has what the answer depends on besides the leaf.
     fn cpuid(&mut self, leaf: u32, sub: u32, view: CpuView) -> [u32; 4];
@@ -238,12 +254,36 @@ pub fn run<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Stop {
         if let Verdict::Stop(reason) = machine.prepare(on) {
             return reason;
         }
-        let exit = match on.enter_in_line() {
-            Ok(exit) => exit,
+        let reason = match on.enter_undecoded() {
+            Ok(reason) => reason,
             Err(error) => return Stop::EntryRefused(error),
         };
-        machine.exited(on, &exit);
-        match handle(on, machine, &exit) {
+        // All of the word: an exit of these with any other bit in it is none of the usual ones.
+        let verdict = match reason.0 {
+            frequent::CPUID => {
+                machine.instruction_exited(on);
+                cpuid(on, machine)
+            }
+            frequent::RDTSC => {
+                machine.instruction_exited(on);
+                time_stamp(on, machine)
+            }
+            frequent::IO => {
+                machine.instruction_exited(on);
+                let access = IoAccess::of(on.vmcs());
+                io(on, machine, access)
+            }
+            frequent::RDMSR => {
+                machine.instruction_exited(on);
+                read_msr(on, machine)
+            }
+            frequent::WRMSR => {
+                machine.instruction_exited(on);
+                write_msr(on, machine)
+            }
+            _ => other(on, machine, reason),
+        };
+        match verdict {
             Verdict::Resume => {}
             Verdict::Skip => on.skip_instruction(),
             Verdict::Stop(Stop::TripleFault) => {
@@ -256,13 +296,17 @@ pub fn run<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Stop {
     }
 }
 
+/// The exits that are less frequent, or not an instruction's.
+#[inline(never)]
+fn other<M: Machine>(on: &mut Active<'_>, machine: &mut M, reason: Reason) -> Verdict {
+    let exit = on.decode(reason);
+    machine.exited(on, &exit);
+    handle(on, machine, &exit)
+}
+
+#[inline(always)]
 fn handle<M: Machine>(on: &mut Active<'_>, machine: &mut M, exit: &Exit) -> Verdict {
     match *exit {
-        Exit::Cpuid => cpuid(on, machine),
-        Exit::Io(access) => io(on, machine, access),
-        Exit::Rdmsr => read_msr(on, machine),
-        Exit::Wrmsr => write_msr(on, machine),
-        Exit::Rdtsc => time_stamp(on, machine),
         Exit::Rdtscp => time_stamp_and_processor(on, machine),
         Exit::Rdrand(operand) | Exit::Rdseed(operand) => random(on, machine, operand),
         Exit::ControlRegister(access) => control_registers::access(on, machine, access),
@@ -374,6 +418,7 @@ fn reflect(on: &mut Active<'_>, event: Event) -> Verdict {
     }
 }
 
+#[inline(always)]
 fn cpuid<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
     let view = on.view();
     let registers = on.registers_mut();
@@ -386,6 +431,7 @@ fn cpuid<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
     Verdict::Skip
 }
 
+#[inline(always)]
 fn io<M: Machine>(on: &mut Active<'_>, machine: &mut M, access: IoAccess) -> Verdict {
     if access.string {
         return machine.string_io(on, access);
@@ -438,6 +484,7 @@ fn write_debugctl(on: &mut Active<'_>, value: u64) -> bool {
     fits
 }
 
+#[inline(always)]
 fn time_stamp<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
     let now = machine.time_stamp();
     on.registers_mut().set_edx_eax(now);

@@ -56,12 +56,6 @@ impl PerCpu {
         self.events.record(cpu::tsc(), event);
     }
 
-    /// The same, for an event of this moment of the time-stamp counter.
-    #[inline]
-    pub fn record_at(&self, tsc: u64, event: Event) {
-        self.events.record(tsc, event);
-    }
-
     /// What this processor did last.
     pub fn events(&self) -> &Ring {
         &self.events

@@ -337,15 +337,28 @@ impl Board {
         let outcome = self.emulator.step(on, &mut bus, cause);
         on.settle(outcome)
     }
-}
 
-impl Machine for Board {
-    #[inline]
-    fn prepare(&mut self, on: &mut Active<'_>) -> Verdict {
+    /// The last exit was a synchronous one of an unprotected guest, and nothing follows from it: the guest is entered again.
+    #[inline(always)]
+    fn is_plain_exit(&self) -> bool {
+        let interrupts = &self.computer.interrupts;
+        let unusual = self.halt_again | self.host_exit | self.late | self.nmi_due | self.window;
+        let due = self.computer.due();
+        self.exit
+            && !(unusual | interrupts.pending() | interrupts.nmi_pending())
+            && matches!(self.tape, Tape::Off)
+            && self.reached < due
+            && self.alarm <= due
+            && self.stop_verdict().is_none()
+            && !self.tables_written()
+    }
+
+    /// What [`Machine::prepare`] does unless there is nothing to do.
+    #[inline(never)]
+    fn prepare_with_care(&mut self, on: &mut Active<'_>) -> Verdict {
         if let Some(verdict) = self.stop_verdict() {
             return verdict;
         }
-        self.time.set_emulated(on.emulated());
         if self.tables_written() {
             self.rebuild_paging(on);
         }
@@ -366,13 +379,32 @@ impl Machine for Board {
             _ => self.lead(on, exit),
         }
     }
+}
+
+impl Machine for Board {
+    #[inline(always)]
+    fn prepare(&mut self, on: &mut Active<'_>) -> Verdict {
+        self.time.set_emulated(on.emulated());
+        if self.is_plain_exit() {
+            (self.exit, self.changed) = (false, false);
+            return Verdict::Resume;
+        }
+        self.prepare_with_care(on)
+    }
+
+    #[inline(always)]
+    fn instruction_exited(&mut self, on: &mut Active<'_>) {
+        self.cause = ExitCause::Other;
+        self.end_step(on);
+        self.begin_exit();
+    }
 
     #[inline]
     fn exited(&mut self, on: &mut Active<'_>, exit: &Exit) {
         self.cause = ExitCause::Other;
         self.end_step(on);
         if vcpu::is_synchronous(on, exit) {
-            if *exit == Exit::Hlt && core::mem::take(&mut self.halt_again) {
+            if matches!(exit, Exit::Hlt) && core::mem::take(&mut self.halt_again) {
                 self.exit = true;
             } else {
                 self.begin_exit();

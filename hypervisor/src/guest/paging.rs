@@ -399,7 +399,8 @@ impl Strict {
     }
 
     #[cold]
-    fn end_step(&mut self, vm: &mut Vm, on: &mut Active<'_>, step: Step) {
+    fn end_step(&mut self, vm: &mut Vm, on: &mut Active<'_>) {
+        let Some(step) = self.step.take() else { return };
         on.trap_instructions(step.trapped);
         if let Some(pages) = vm.pages_mut() {
             pages.change(step.page, mark::TABLE, 0);
@@ -751,9 +752,9 @@ impl Board {
     #[inline]
     pub fn end_step(&mut self, on: &mut Active<'_>) {
         if let Some(strict) = &mut self.paging.strict
-            && let Some(step) = strict.step.take()
+            && strict.step.is_some()
         {
-            strict.end_step(&mut self.vm, on, step);
+            strict.end_step(&mut self.vm, on);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::arch::physical::Pages;
 use crate::arch::vmenter::{self, Registers};
 use crate::arch::vmx::{self as processor, Loaded};
 use crate::arch::{cpu, paging, percpu};
-use crate::events::Event as Noted;
+use crate::events::{Event as Noted, Ring};
 use crate::memory::{FRAME, OutOfFrames, Zone};
 use core::fmt;
 use core::sync::atomic::{AtomicU16, Ordering};
@@ -87,6 +87,8 @@ pub struct Vcpu {
     /// Instructions that software has completed in the guest's place: the counters do not know them.
     emulated: u64,
     exits: u64,
+    /// Where exits are noted: the event ring of the processor that it was loaded on last.
+    events: &'static Ring,
 }
 
 impl Vcpu {
@@ -116,6 +118,7 @@ impl Vcpu {
             last_exit: (NO_EXIT, 0),
             emulated: 0,
             exits: 0,
+            events: percpu::this().events(),
         };
         vcpu.msr_bitmap.bytes_mut().fill(msr_bitmap::ALL);
         vcpu.io_bitmap.bytes_mut().fill(io_bitmap::ALL);
@@ -140,6 +143,7 @@ impl Vcpu {
         let loaded = processor::load_vmcs(&self.region)?;
         self.launched = false;
         self.last_exit.0 = NO_EXIT;
+        self.events = percpu::this().events();
         self.registers.forget_host();
         processor::invalidate_vpid(self.vpid);
         processor::load_guest_msrs(self.guest_msrs);
@@ -633,15 +637,17 @@ impl Active<'_> {
     /// VMfail: the guest was not entered.
     #[inline(never)]
     pub fn enter(&mut self) -> Result<Exit, VmFail> {
-        self.enter_in_line()
+        let reason = self.enter_undecoded()?;
+        Ok(self.decode(reason))
     }
 
-    /// As [`Active::enter`], for the loop.
+    /// As [`Active::enter`], but for the decoding, and for an event whose delivery the exit has interrupted:
+    /// [`Active::decode`] has to come next, unless the reason is that of an instruction.
     ///
     /// # Errors
     /// As there.
     #[inline(always)]
-    pub fn enter_in_line(&mut self) -> Result<Exit, VmFail> {
+    pub fn enter_undecoded(&mut self) -> Result<Reason, VmFail> {
         let Active { vcpu, loaded } = self;
         let (before, left) = vcpu.last_exit;
         if let Some(cycles) = vcpu.cycles.get_mut(usize::from(before)) {
@@ -651,28 +657,39 @@ impl Active<'_> {
         vcpu.launched = true;
         let vmcs = loaded.vmcs_mut();
         let reason = Reason(vmcs.read(fields::EXIT_REASON));
-        vcpu.exits += 1;
+        vcpu.exits = vcpu.exits.wrapping_add(1);
         let now = cpu::tsc();
         vcpu.last_exit = (reason.basic(), now);
         if let Some(count) = vcpu.counts.get_mut(usize::from(reason.basic())) {
-            *count += 1;
+            *count = count.wrapping_add(1);
         }
-        percpu::this()
-            .record_at(now, Noted::VmExit { reason: reason.basic(), rip: vmcs.read(fields::GUEST_RIP) });
+        let rip = vmcs.read(fields::GUEST_RIP);
+        vcpu.events.record(now, Noted::VmExit { reason: reason.basic(), rip });
+        Ok(reason)
+    }
+
+    /// Decodes the exit from [`Active::enter_undecoded`], and puts an event back whose delivery it has interrupted.
+    #[inline(always)]
+    pub fn decode(&mut self, reason: Reason) -> Exit {
+        let vmcs = self.loaded.vmcs_mut();
         let exit = Exit::decode_reason(reason, vmcs);
         if !reason.entry_failed() {
             settle_delivery(vmcs, &exit);
         }
-        Ok(exit)
+        exit
     }
 
     /// Moves RIP past the instruction that exited, as if it had been executed: see [`Active::retire_to`].
     #[inline]
     pub fn skip_instruction(&mut self) {
         let length = u64::from(self.vmcs().read(fields::EXIT_INSTRUCTION_LENGTH));
-        let rip = self.vmcs().read(fields::GUEST_RIP).wrapping_add(length);
-        let long = self.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 != 0;
-        self.retire_to(if long { rip } else { rip & 0xffff_ffff });
+        let rip = self.vmcs().read(fields::GUEST_RIP);
+        let next = rip.wrapping_add(length);
+        // Outside 64-bit code RIP has 32 bits: that is to be asked for only where it shows.
+        if (rip ^ next) >> 32 != 0 && self.vmcs().read(fields::GUEST_CS_ACCESS_RIGHTS) & 1 << 13 == 0 {
+            return self.retire_to(next & 0xffff_ffff);
+        }
+        self.retire_to(next);
     }
 
     /// An instruction has been emulated; the next one is at `rip`. Shadows end, RF ends, and a single-stepping guest gets its

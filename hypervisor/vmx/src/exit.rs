@@ -478,7 +478,7 @@ impl Exit {
             16 => Self::Rdtsc,
             31 => Self::Rdmsr,
             32 => Self::Wrmsr,
-            30 => Self::Io(io_access(vmcs.read(fields::EXIT_QUALIFICATION))),
+            30 => Self::Io(IoAccess::of(vmcs)),
             37 => Self::MonitorTrapFlag,
             48 => Self::EptViolation(ept_violation(vmcs)),
             52 => Self::PreemptionTimer,
@@ -661,6 +661,15 @@ const fn dr_access(qualification: u64) -> DrAccess {
     }
 }
 
+impl IoAccess {
+    /// Of an exit for an I/O instruction.
+    #[inline(always)]
+    pub fn of(vmcs: &impl VmcsRead) -> Self {
+        io_access(vmcs.read(fields::EXIT_QUALIFICATION))
+    }
+}
+
+#[inline(always)]
 const fn io_access(qualification: u64) -> IoAccess {
     IoAccess {
         port: bits(qualification, 16, 16) as u16,
