@@ -1,6 +1,7 @@
 //! Loops in which an instruction pointer says little or nothing about how far they are.
 
 use super::{Leaf, Operands, storm, trail};
+use crate::boot;
 
 breakable!(jump_to_itself, "2: jmp 2b");
 breakable!(
@@ -75,6 +76,51 @@ breakable!(
     "ret"
 );
 
+breakable!(
+    wide_arithmetic,
+    "2:",
+    ".rept 12",
+    "add rax, rcx",
+    "rol rax, 7",
+    "xor rbx, rax",
+    "lea rdx, [rdx + 2 * rbx + 1]",
+    ".endr",
+    "dec rcx",
+    "jnz 2b"
+);
+breakable!(
+    wide_memory,
+    "push 0",
+    "push 0",
+    "2:",
+    ".rept 10",
+    "add [rsp], rcx",
+    "mov rax, [rsp]",
+    "xchg rbx, [rsp + 8]",
+    "add rbx, rax",
+    "cmp rax, rbx",
+    "cmovb rdx, rbx",
+    ".endr",
+    "dec rcx",
+    "jnz 2b",
+    "pop rax",
+    "pop rbx"
+);
+breakable!(
+    wide_branches,
+    "2:",
+    ".rept 14",
+    "add rax, rcx",
+    "bt rax, 3",
+    "jc 3f",
+    "add rbx, rax",
+    "3:",
+    ".endr",
+    "loop 4f",
+    "jmp 99f",
+    "4: jmp 2b"
+);
+
 const ENDLESS: [Leaf; 10] = [
     jump_to_itself,
     jump_with_registers,
@@ -99,6 +145,9 @@ const COUNTED: [(Leaf, u64); 7] = [
     (recursive, 250),
 ];
 
+/// Each with its rounds.
+const WIDE: [(Leaf, u64); 3] = [(wide_arithmetic, 4_000), (wide_memory, 3_000), (wide_branches, 4_000)];
+
 /// Loops without an end, each left by an interrupt. How far they came depends on where that came.
 pub fn endless() -> u64 {
     for round in 0..super::rounds(4) {
@@ -114,9 +163,19 @@ pub fn endless() -> u64 {
 
 /// Loops with a count.
 pub fn counted() -> u64 {
+    with_count(&COUNTED, super::rounds(4) * 6)
+}
+
+/// Loops of some fifty instructions with a count, `wide=N` times as many as there are tight ones: to come to a place in them is not
+/// as dear as in those.
+pub fn wide() -> u64 {
+    with_count(&WIDE, super::rounds(4) * 6 * boot::number("wide", 1))
+}
+
+fn with_count(loops: &[(Leaf, u64)], rounds: u64) -> u64 {
     let mut result = trail::SEED;
-    for round in 0..super::rounds(4) * 6 {
-        for (leaf, count) in COUNTED {
+    for round in 0..rounds {
+        for (leaf, count) in loops {
             let mut io: Operands = [round, 0, count + round, 0, 0, 0, 0, 0, 0, 0];
             leaf(io.as_mut_ptr());
             result = io[..4].iter().fold(result, |hash, &word| trail::mix(hash, word));
