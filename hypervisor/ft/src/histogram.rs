@@ -1,0 +1,110 @@
+//! How often what delays occurred: buckets by powers of two.
+
+/// Buckets: bucket n counts values of n significant bits.
+pub const BUCKETS: usize = 65;
+
+/// A histogram of values, such as nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    buckets: [u64; BUCKETS],
+    count: u64,
+    sum: u64,
+    most: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS], count: 0, sum: 0, most: 0 }
+    }
+}
+
+impl Histogram {
+    /// Counts a value.
+    pub fn record(&mut self, value: u64) {
+        let bucket = (u64::BITS - value.leading_zeros()) as usize;
+        self.buckets[bucket] = self.buckets[bucket].saturating_add(1);
+        self.count = self.count.saturating_add(1);
+        self.sum = self.sum.saturating_add(value);
+        self.most = self.most.max(value);
+    }
+
+    /// Values counted.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The largest of them.
+    #[must_use]
+    pub const fn most(&self) -> u64 {
+        self.most
+    }
+
+    /// Their mean, rounded down; 0 for none.
+    #[must_use]
+    pub const fn mean(&self) -> u64 {
+        if self.count == 0 { 0 } else { self.sum / self.count }
+    }
+
+    /// A number that so many thousandths of the values do not exceed: less than twice the smallest such. 0 for none.
+    #[must_use]
+    pub fn quantile(&self, thousandths: u64) -> u64 {
+        let wanted = u128::from(self.count) * u128::from(thousandths.min(1000));
+        let mut below = 0;
+        for (bucket, count) in self.buckets.iter().enumerate() {
+            below += u128::from(*count) * 1000;
+            if below >= wanted && below > 0 {
+                return upper(bucket).min(self.most);
+            }
+        }
+        self.most
+    }
+
+    /// The buckets that are not empty: smallest value, largest value, count.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64, u64)> {
+        let filled = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+        filled.map(|(bucket, count)| {
+            (upper(bucket.saturating_sub(1)) + u64::from(bucket > 0), upper(bucket), *count)
+        })
+    }
+}
+
+/// The largest value of a bucket.
+const fn upper(bucket: usize) -> u64 {
+    match bucket {
+        0 => 0,
+        _ => u64::MAX >> (BUCKETS - 1).saturating_sub(bucket),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn the_ends() {
+        let mut histogram = Histogram::default();
+        assert_eq!((histogram.mean(), histogram.quantile(500), histogram.iter().count()), (0, 0, 0));
+        for value in [0, 1, 2, 3, u64::MAX] {
+            histogram.record(value);
+        }
+        let buckets: Vec<_> = histogram.iter().collect();
+        assert_eq!(buckets, [(0, 0, 1), (1, 1, 1), (2, 3, 2), (1 << 63, u64::MAX, 1)]);
+        assert_eq!((histogram.count(), histogram.most(), histogram.quantile(1000)), (5, u64::MAX, u64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn quantiles_are_bounds(mut values in proptest::collection::vec(0u64..1 << 40, 1..200), part in 1u64..=1000) {
+            let mut histogram = Histogram::default();
+            values.iter().for_each(|value| histogram.record(*value));
+            values.sort_unstable();
+            let index = (values.len() as u64 * part).div_ceil(1000) as usize - 1;
+            let (exact, told) = (values[index], histogram.quantile(part));
+            prop_assert!(told >= exact && told <= exact.saturating_mul(2), "{told} for {exact}");
+            prop_assert_eq!(histogram.mean(), values.iter().sum::<u64>() / values.len() as u64);
+        }
+    }
+}
