@@ -46,7 +46,7 @@ pub struct Settings {
     /// How many times as fast as ours the clock of TCP runs. Its times are made for the Internet, and smoltcp's are constants: it
     /// repeats nothing within a second unless later segments arrive. With 20, that is 50 ms, and as long as a peer is silent it is
     /// repeated every 3 s at least; ARP entries last for 3 s. 1 unless the peer is near.
-    pub haste: u16,
+    pub haste: u32,
     /// The only address that may connect to us, or that we connect to; segments of others are dropped unseen.
     pub only: Option<[u8; 4]>,
     /// The port of our datagrams, if there are any.

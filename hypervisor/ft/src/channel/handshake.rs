@@ -265,10 +265,9 @@ impl Handshake {
         if !confirming {
             // Whoever does not even greet is not listened to any longer.
             let greeting = self.input[LENGTH..].first_chunk().ok_or(Refusal::Garbage)?;
-            match ours.judge_greeting(*greeting) {
-                Err(Refusal::Garbage) => return Err(Refusal::Garbage),
-                // Named once the record is complete, so that ours can be answered.
-                Err(_) | Ok(()) => {}
+            // Any other difference is named once the record is complete, so that ours can be answered.
+            if ours.judge_greeting(*greeting) == Err(Refusal::Garbage) {
+                return Err(Refusal::Garbage);
             }
         }
         if fits { Ok(LENGTH + length) } else { Err(Refusal::Garbage) }
@@ -374,9 +373,9 @@ impl Handshake {
         count
     }
 
-    /// Whether everything of it has been given out.
-    pub const fn is_flushed(&self) -> bool {
-        self.sent == self.output_len
+    /// Whether there was something to be sent, given out already or not.
+    pub const fn has_spoken(&self) -> bool {
+        self.output_len != 0
     }
 
     /// Why the connection is not the peer's.
@@ -388,9 +387,9 @@ impl Handshake {
     }
 
     /// The secured connection, with the peer's incarnation and what it said of itself, once: when only the peer can be at the
-    /// other end, and what the handshake has to send was given out.
+    /// other end. What the handshake still has to send goes before anything of the session.
     pub fn take(&mut self) -> Option<(TransportState, Incarnation, &[u8])> {
-        if !self.is_flushed() || !matches!(self.stage, Stage::Proven(..)) {
+        if !matches!(self.stage, Stage::Proven(..)) {
             return None;
         }
         match core::mem::replace(&mut self.stage, Stage::Idle) {

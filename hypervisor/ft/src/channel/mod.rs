@@ -4,6 +4,12 @@
 //! peer's when its handshake has proven that, and a newer one replaces an older one. All others are to be closed by the owner of
 //! the sockets, who asks [`must_close`](Channel::must_close); strangers change nothing but counters.
 
+#![allow(
+    clippy::result_large_err,
+    clippy::large_enum_variant,
+    reason = "a refusal names what differs, and nothing may allocate while a guest runs"
+)]
+
 pub mod facts;
 mod handshake;
 mod message;
@@ -30,6 +36,12 @@ pub const PLACES: usize = 4;
 
 /// How long a connection may take to become the peer's, nanoseconds.
 pub const HANDSHAKE_NS: u64 = 2_000_000_000;
+
+/// How long the side that connects waits between two handshakes at least, nanoseconds: each uses up one that was made ahead.
+pub const PAUSE_NS: u64 = 500_000_000;
+
+/// How long a connection that is refused stays open, so that our answer arrives, nanoseconds.
+const LINGER_NS: u64 = 500_000_000;
 
 /// Handshakes that are made ahead, for the time when nothing may allocate.
 pub const SPARES: usize = 16;
@@ -93,11 +105,15 @@ pub enum Event {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Closed,
+    /// Our handshake begins at this time, nanoseconds.
+    Waiting(u64),
     /// Whose connection it is will be known before this time, nanoseconds.
     Unknown(u64),
     Peer,
-    /// It is to be closed, after what is to be sent was sent.
+    /// It is to be closed.
     Refused,
+    /// It is to be closed at this time, nanoseconds: the other end may be reading our answer.
+    Lingering(u64),
 }
 
 /// The channel.
@@ -111,6 +127,9 @@ pub struct Channel {
     peer: Vec<u8>,
     events: [Option<Event>; EVENTS],
     counters: Counters,
+    broken: Option<Broken>,
+    /// No handshake of ours begins before this time, nanoseconds.
+    not_before: u64,
 }
 
 /// Events that wait at most; of more, the oldest are forgotten.
@@ -145,6 +164,8 @@ impl Channel {
             peer: Vec::with_capacity(PAYLOAD),
             events: [None; EVENTS],
             counters: Counters::default(),
+            broken: None,
+            not_before: 0,
         })
     }
 
@@ -171,10 +192,23 @@ impl Channel {
     /// The connection of this place has come to stand.
     pub fn connected(&mut self, place: usize, now: u64) {
         self.disconnected(place);
-        let Some(handshake) = self.handshakes.get_mut(place) else { return };
+        if place >= self.handshakes.len() {
+            return;
+        }
         self.counters.connections += 1;
+        if now < self.not_before {
+            self.places[place] = Place::Waiting(self.not_before);
+        } else {
+            self.begin(place, now);
+        }
+    }
+
+    fn begin(&mut self, place: usize, now: u64) {
+        if self.spares.role() == Role::Initiator {
+            self.not_before = now.saturating_add(PAUSE_NS);
+        }
         self.places[place] = Place::Unknown(now.saturating_add(HANDSHAKE_NS));
-        handshake.begin(&mut self.spares, &self.identity);
+        self.handshakes[place].begin(&mut self.spares, &self.identity);
         self.judge(place);
     }
 
@@ -183,8 +217,8 @@ impl Channel {
         let Some(handshake) = self.handshakes.get_mut(place) else { return };
         handshake.reset();
         match core::mem::replace(&mut self.places[place], Place::Closed) {
-            Place::Closed | Place::Refused => {}
-            Place::Unknown(_) => self.counters.abandoned += 1,
+            Place::Closed | Place::Refused | Place::Lingering(_) => {}
+            Place::Waiting(_) | Place::Unknown(_) => self.counters.abandoned += 1,
             Place::Peer => self.lose(),
         }
     }
@@ -229,6 +263,7 @@ impl Channel {
     }
 
     /// The next message that has arrived. To be called until there is none, after each [`feed`](Self::feed).
+    #[allow(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Option<Message<'_>> {
         match self.session.open() {
             Ok(true) => self.session.message(),
@@ -245,10 +280,17 @@ impl Channel {
     /// Ends a session that is broken.
     fn watch(&mut self, place: usize) {
         if self.places[place] == Place::Peer && self.session.broken().is_some() {
-            self.places[place] = Place::Refused;
+            self.broken = self.session.broken();
+            self.retire(place);
             self.counters.broken += 1;
             self.lose();
         }
+    }
+
+    /// Has the peer's connection closed.
+    fn retire(&mut self, place: usize) {
+        self.places[place] = Place::Refused;
+        self.handshakes[place].reset();
     }
 
     /// Follows what has become of a place's handshake.
@@ -264,8 +306,8 @@ impl Channel {
             // There is room for the longest.
             self.peer.extend_from_slice(payload);
             // The peer has one connection: the one that it has proven last.
-            for other in self.places.iter_mut().filter(|other| **other == Place::Peer) {
-                *other = Place::Refused;
+            if let Some(older) = self.places.iter().position(|other| *other == Place::Peer) {
+                self.retire(older);
             }
             if self.session.is_open() {
                 self.tell(Event::Lost);
@@ -313,22 +355,32 @@ impl Channel {
         event
     }
 
-    /// Whether the connection of this place has to be broken off, at the time `now`, nanoseconds.
+    /// Does what is due at this place at the time `now`, nanoseconds. Whether its connection has to be broken off; then
+    /// [`disconnected`](Self::disconnected) is to be called.
     pub fn must_close(&mut self, place: usize, now: u64) -> bool {
         match self.places.get(place) {
-            Some(Place::Refused) => self.handshakes.get(place).is_none_or(Handshake::is_flushed),
-            Some(Place::Unknown(until)) => now >= *until,
+            Some(Place::Waiting(at)) if now >= *at => {
+                self.begin(place, now);
+                false
+            }
+            Some(Place::Refused) if self.handshakes[place].has_spoken() => {
+                self.places[place] = Place::Lingering(now.saturating_add(LINGER_NS));
+                false
+            }
+            Some(Place::Refused) => true,
+            Some(Place::Unknown(until) | Place::Lingering(until)) => now >= *until,
             _ => false,
         }
     }
 
-    /// When [`must_close`](Self::must_close) may change its mind, nanoseconds.
+    /// When [`must_close`](Self::must_close) has something to do, nanoseconds.
     pub fn deadline(&self) -> Option<u64> {
-        let until = |place: &Place| match place {
-            Place::Unknown(until) => Some(*until),
-            _ => None,
+        let due = |place: &Place| match place {
+            Place::Waiting(at) | Place::Unknown(at) | Place::Lingering(at) => Some(*at),
+            Place::Refused => Some(0),
+            Place::Closed | Place::Peer => None,
         };
-        self.places.iter().filter_map(until).min()
+        self.places.iter().filter_map(due).min()
     }
 
     /// The place of the peer's connection.
@@ -362,9 +414,9 @@ impl Channel {
         self.session.waiting()
     }
 
-    /// Why the last session broke, if it did.
+    /// Why a session broke the last time, if one did.
     pub const fn broken(&self) -> Option<Broken> {
-        self.session.broken()
+        self.broken
     }
 
     /// What was carried.
