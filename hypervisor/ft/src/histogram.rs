@@ -42,8 +42,8 @@ impl Histogram {
 
     /// Their mean, rounded down; 0 for none.
     #[must_use]
-    pub const fn mean(&self) -> u64 {
-        if self.count == 0 { 0 } else { self.sum / self.count }
+    pub fn mean(&self) -> u64 {
+        self.sum.checked_div(self.count).unwrap_or(0)
     }
 
     /// A number that so many thousandths of the values do not exceed: less than twice the smallest such. 0 for none.
