@@ -43,9 +43,10 @@ pub struct Settings {
     /// For how long a peer that owes an acknowledgement may be silent before the connection is given up, milliseconds. Any frame
     /// counts as heard. A peer that does not read is asked once a minute in the end: with less than two minutes, it counts as gone.
     pub patience_ms: u64,
-    /// How many times as fast as ours the clock of TCP runs. Its times are made for the Internet, and smoltcp's are constants: it
-    /// repeats nothing within a second unless later segments arrive. With 20, that is 50 ms, and as long as a peer is silent it is
-    /// repeated every 3 s at least; ARP entries last for 3 s. 1 unless the peer is near.
+    /// How many times as fast as ours the clock of TCP runs. Its times are made for the Internet, and smoltcp's are constants: a
+    /// segment that is lost with nothing behind it is repeated after a second. (With three segments behind it that arrive, at once.)
+    /// With 20, that is 50 ms, and as long as a peer is silent it is repeated every 3 s at least; ARP entries last for 3 s, and
+    /// connections that are half open as well. 1 unless the peer is near.
     pub haste: u32,
     /// The only address that may connect to us, or that we connect to; segments of others are dropped unseen.
     pub only: Option<[u8; 4]>,

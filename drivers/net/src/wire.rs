@@ -1,5 +1,7 @@
 //! Tests: two stacks on a wire that loses, repeats and reorders frames by a seed.
 
+mod near;
+
 use crate::{Peer, Settings, Stack, State};
 use hal::{Filter, Link, MacAddress, NetCounters, NetDevice, NetEvents, TransmitError};
 use proptest::prelude::*;
@@ -111,12 +113,19 @@ struct World {
     chance: Chance,
     /// Frames of nobody get through.
     cut: bool,
+    /// So many frames with data of the client do not get through.
+    lose: u32,
     frames: u64,
 }
 
 impl World {
     fn new(seed: u64, ring: usize, bytes: usize) -> Self {
-        let settings = |address, seed| Settings {
+        World::with(seed, ring, bytes, |_| {})
+    }
+
+    /// With settings that differ from the usual.
+    fn with(seed: u64, ring: usize, bytes: usize, change: impl Fn(&mut Settings)) -> Self {
+        let usual = |address, seed| Settings {
             address,
             prefix: 24,
             seed,
@@ -128,6 +137,11 @@ impl World {
             haste: 1,
             only: None,
             datagrams: None,
+        };
+        let settings = |address, seed| {
+            let mut settings = usual(address, seed);
+            change(&mut settings);
+            settings
         };
         let cards = [Fake::new(1, ring), Fake::new(2, ring)];
         let ends = [
@@ -143,6 +157,7 @@ impl World {
             faults: Faults::default(),
             chance: Chance(seed),
             cut: false,
+            lose: 0,
             frames: 0,
         }
     }
@@ -181,6 +196,10 @@ impl World {
     fn pass(&mut self, to: usize, frame: Vec<u8>) {
         self.frames += 1;
         if self.cut || self.chance.of_thousand(self.faults.loss) {
+            return;
+        }
+        if to == 1 && self.lose != 0 && frame.len() > 60 {
+            self.lose -= 1;
             return;
         }
         let held = self.chance.of_thousand(self.faults.hold);
