@@ -18,6 +18,7 @@ pub mod linux_image;
 pub mod log;
 pub mod modules;
 pub mod packages;
+pub mod pairing;
 pub mod paths;
 pub mod payload;
 pub mod proof;

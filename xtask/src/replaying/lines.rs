@@ -37,6 +37,11 @@ impl Fields {
         }
     }
 
+    /// All of them, by key.
+    pub fn all(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+
     /// The value of `event`.
     pub fn event(&self) -> &str {
         self.get("event").unwrap_or_default()

@@ -16,6 +16,7 @@ pub mod image;
 pub mod log;
 pub mod log_receive;
 mod machine_args;
+pub mod pair;
 pub mod pmu;
 pub mod qemu;
 pub mod record;
@@ -40,6 +41,7 @@ pub enum Verb {
     Guest(guest::Args),
     Image(image::Args),
     Log(log::Args),
+    Pair(pair::Args),
     Pmu(pmu::Args),
     Qemu(qemu::Args),
     Record(record::Args),
@@ -69,6 +71,7 @@ impl Verb {
             Verb::Guest(args) => guest::run(args),
             Verb::Image(args) => image::run(args),
             Verb::Log(args) => log::run(args),
+            Verb::Pair(args) => pair::run(args),
             Verb::Pmu(args) => pmu::run(args),
             Verb::Qemu(args) => qemu::run(args),
             Verb::Record(args) => record::run(args),

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use vm_config::{Boot, Card, Clock, Config, Console, Cpu, Disk, Mac, Medium, Memory, Network, RtcStart};
+use vm_config::{
+    Boot, Card, Clock, Config, Console, Cpu, Disk, HostName, Mac, Medium, Memory, Network, RtcStart,
+};
 
 use crate::image::{Image, Module, Words};
 
@@ -228,8 +230,17 @@ impl Vm {
     /// Which of the host's cards, by number from 0, each network device has, in their order, and the log after them: those that
     /// name a number have it, the others the lowest that nobody names.
     pub fn card_places(&self) -> Vec<(Card, usize)> {
+        self.places(self.config.record.map(|record| record.card))
+    }
+
+    /// The same for a host of a pair: the logging channel's card is the last.
+    pub fn card_places_of(&self, host: HostName) -> Vec<(Card, usize)> {
+        self.places(self.config.pair.as_ref().map(|pair| pair.host(host).log_card))
+    }
+
+    fn places(&self, log: Option<Card>) -> Vec<(Card, usize)> {
         let networks = self.config.networks.iter().filter_map(|network| network.card);
-        let cards: Vec<Card> = networks.chain(self.config.record.map(|record| record.card)).collect();
+        let cards: Vec<Card> = networks.chain(log).collect();
         let named = |card: &Card| match card {
             Card::Index(number) => Some(usize::from(*number)),
             Card::Pci(_) | Card::Mac(_) => None,

@@ -18,6 +18,7 @@ mod client;
 pub mod content;
 pub mod counter;
 mod device;
+pub mod lock;
 mod server;
 pub mod sink;
 

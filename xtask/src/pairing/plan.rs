@@ -1,0 +1,374 @@
+//! What a run of a pair is made of: the virtual machine with its `[pair]`, two emulated hosts, two networks, and who is on them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+use vm_config::{Arbiter, Card, HostName, Pair};
+
+use super::incident::{ARBITER, Incident};
+use super::marks::{Marks, Moment};
+use crate::emulator::{Knobs, Machine, Nic, NicMode};
+use crate::fetch::hex;
+use crate::switch::cable::CableConfig;
+use crate::switch::config::{Config, DEFAULT_QUANTUM, Host as SwitchHost, Network, PortName};
+use crate::switch::station::counter::{Counter, CounterConfig};
+use crate::switch::station::lock::{AskLog, LockConfig, LockFaults, LockStation};
+use crate::switch::station::{Station, StationConfig};
+use crate::switch::time::Ns;
+use crate::switch::world::World;
+use crate::vm::Vm;
+use crate::vm::host::{Console, Host};
+use crate::vm::outside::Outside;
+
+/// The counting client's name on the network.
+const COUNTER: &str = "counter";
+/// The last bytes of the hosts' cards' addresses: those of host a, of host b.
+const CARDS: [u8; 2] = [0x50, 0x58];
+/// How late the hosts' overflow interrupts come, instructions. The seeds differ.
+const SKID: &str = "5:40";
+
+/// Stations with their names.
+pub type Worlds = Vec<(String, Box<dyn World>)>;
+
+/// How to run a pair.
+#[derive(Clone, Debug)]
+pub struct PairOptions {
+    /// Both hosts: kernel, words, memory, speed, limit, what the guest's network is joined to. The directories of their runs are
+    /// called NAME-a and NAME-b.
+    pub host: Host,
+    /// More words for one host's command line: of host a, of host b.
+    pub words: [String; 2],
+    /// Another virtual machine for host b, which must not become a pair with host a's.
+    pub other: Option<Vm>,
+    /// Seed of everything that differs between the hosts, and of the network.
+    pub seed: u64,
+    /// What befalls them.
+    pub incidents: Vec<Incident>,
+    /// The run is over at this moment.
+    pub until: Option<Moment>,
+    /// The run is over so long after the counting client is done, ns.
+    pub linger: Ns,
+    /// The run is over at this emulated time at the latest.
+    pub end: Option<Ns>,
+    /// The client that checks.
+    pub counter: Option<CounterConfig>,
+    /// Each cable of the logging network.
+    pub log_cable: CableConfig,
+    /// Where to write what passes on the logging network.
+    pub log_capture: Option<PathBuf>,
+    /// What is wrong with the arbiter.
+    pub arbiter: LockFaults,
+}
+
+impl PairOptions {
+    /// A pair without misfortune.
+    pub fn new(host: Host) -> Self {
+        PairOptions {
+            host,
+            words: Default::default(),
+            other: None,
+            seed: 1,
+            incidents: Vec::new(),
+            until: None,
+            linger: 10_000_000_000,
+            end: None,
+            counter: None,
+            log_cable: CableConfig::default(),
+            log_capture: None,
+            arbiter: LockFaults::default(),
+        }
+    }
+}
+
+/// Everything that a run needs, made but not started.
+pub struct Plan {
+    /// The two hosts.
+    pub hosts: [Machine; 2],
+    /// Other machines on the guest's network, with their names there.
+    pub others: Vec<(String, Machine)>,
+    /// The networks.
+    pub config: Config,
+    /// The stations on them.
+    pub worlds: Worlds,
+    /// Number of the card of each host on the guest's network, if the guest has one.
+    pub guest_cards: Option<[u8; 2]>,
+    /// Number of the card of each host on the logging network.
+    pub log_cards: [u8; 2],
+    /// What the arbiter and the counting client note.
+    pub marks: Marks,
+}
+
+/// The virtual machine with a `[pair]` section: its own, or one whose key is a function of the seed.
+///
+/// # Errors
+/// When the configuration that comes of it is refused.
+pub fn paired(vm: &Vm, seed: u64) -> Result<Vm> {
+    if vm.config.pair.is_some() {
+        return Ok(vm.clone());
+    }
+    let key = hex(&Sha256::digest(format!("lockstep pair {seed}")));
+    let beats = |last| {
+        let on_a_card = vm.config.networks.iter().any(|network| network.card.is_some());
+        if on_a_card { format!("guest-address = \"10.0.2.{last}/24\"\n") } else { String::new() }
+    };
+    let card = vm.cards();
+    let text = format!(
+        "{}\n[pair]\nkey = \"{key}\"\n\n[pair.a]\nlog-card = {card}\nlog-address = \"10.77.0.1/24\"\n{}\n\
+         [pair.b]\nlog-card = {card}\nlog-address = \"10.77.0.2/24\"\n{}\n\
+         [pair.arbiter]\nkind = \"lock-server\"\naddress = \"10.77.0.9:5409\"\n",
+        vm.text(),
+        beats(251),
+        beats(252),
+    );
+    vm.with_text(&text)
+}
+
+/// Makes everything that a run needs: media, networks, stations.
+///
+/// # Errors
+/// When the virtual machine has no `[pair]`, or something cannot be made.
+pub fn plan(vm: &Vm, options: &PairOptions) -> Result<Plan> {
+    let pair = vm.config.pair.as_ref().context("the configuration has no [pair]")?;
+    let vms = [vm, options.other.as_ref().unwrap_or(vm)];
+    let mut log_cards = [0; 2];
+    let mut hosts = Vec::new();
+    for (index, (name, vm)) in HostName::ALL.into_iter().zip(vms).enumerate() {
+        let (machine, log) = host(vm, name, &options.words[index], options)?;
+        log_cards[index] = log;
+        hosts.push(machine);
+    }
+    let hosts: [Machine; 2] = hosts.try_into().ok().context("a pair has two hosts")?;
+    let guest_cards = has_network(vm).then(|| log_cards.map(|log| u8::from(log == 0)));
+    let networks = Networks::new(vm, options)?;
+    let (worlds, marks) = networks.worlds(pair, options);
+    let config = networks.config(&hosts, options, log_cards, &worlds);
+    config.check()?;
+    let others = networks.others;
+    Ok(Plan { hosts, others, config, worlds, guest_cards, log_cards, marks })
+}
+
+fn has_network(vm: &Vm) -> bool {
+    vm.config.networks.iter().any(|network| network.card.is_some())
+}
+
+/// One host's machine, and the number of its card for the log.
+fn host(vm: &Vm, name: HostName, words: &str, options: &PairOptions) -> Result<(Machine, u8)> {
+    let number = u64::from(name == HostName::B);
+    let seed = options.seed.wrapping_mul(2).wrapping_add(number);
+    let own = &options.host;
+    let host = Host {
+        name: format!("{}-{name}", own.name),
+        words: format!("{} host={name} variation={seed} {words}", own.words).trim().to_owned(),
+        knobs: knobs(&own.knobs, seed),
+        console: Console::File,
+        ..own.clone()
+    };
+    let places = vm.card_places_of(name);
+    let count = places.iter().map(|(_, place)| place + 1).max().unwrap_or(0);
+    let mut nics: Vec<Nic> = (0..count as u8)
+        .map(|card| {
+            let mode = NicMode::Lockstep { device: card.to_string() };
+            Nic::new(CARDS[number as usize] + card, mode)
+        })
+        .collect();
+    for (card, place) in &places {
+        if let Card::Mac(mac) = card {
+            nics[*place].mac = mac.0;
+        }
+    }
+    let (_, log) = places.last().context("the logging channel has no card")?;
+    Ok((Machine { nics, ..host.machine(vm)? }, *log as u8))
+}
+
+/// A host's own seeds, where nothing else is wanted.
+fn knobs(wanted: &Knobs, seed: u64) -> Knobs {
+    let range = wanted.skid.as_deref().unwrap_or(SKID);
+    // The least, the greatest; a seed that was given is one more difference between runs, not between hosts.
+    let mut parts = range.splitn(3, ':');
+    let (least, most) = (parts.next().unwrap_or("5"), parts.next().unwrap_or("40"));
+    let own = parts.next().and_then(|seed| seed.parse::<u64>().ok()).unwrap_or(0);
+    Knobs {
+        skid: Some(format!("{least}:{most}:{}", own.wrapping_mul(1_000).wrapping_add(seed))),
+        seed: Some(wanted.seed.unwrap_or(0).wrapping_mul(1_000).wrapping_add(seed)),
+        ..wanted.clone()
+    }
+}
+
+/// Who is on the guest's network beside the hosts.
+struct Networks {
+    guest: bool,
+    cable: CableConfig,
+    stations: Vec<(String, StationConfig)>,
+    others: Vec<(String, Machine)>,
+    capture: Option<PathBuf>,
+}
+
+impl Networks {
+    fn new(vm: &Vm, options: &PairOptions) -> Result<Self> {
+        let guest = has_network(vm);
+        let none = Networks {
+            guest,
+            cable: CableConfig::default(),
+            stations: Vec::new(),
+            others: Vec::new(),
+            capture: None,
+        };
+        Ok(match &options.host.outside {
+            Outside::Nothing => none,
+            Outside::Stations { cable, stations, capture, .. } => Networks {
+                cable: cable.clone(),
+                stations: if guest { stations.clone() } else { Vec::new() },
+                capture: capture.clone(),
+                ..none
+            },
+            Outside::Machines { cable, machines, capture, .. } => Networks {
+                cable: cable.clone(),
+                others: machines
+                    .iter()
+                    .enumerate()
+                    .map(|(n, m)| (format!("machine{n}"), m.clone()))
+                    .collect(),
+                capture: capture.clone(),
+                ..none
+            },
+            Outside::Udp(_) | Outside::Tap(_) => {
+                bail!("a pair's guest is on the lock-step network: leave out --net, or write --net none")
+            }
+        })
+    }
+
+    fn worlds(&self, pair: &Pair, options: &PairOptions) -> (Worlds, Marks) {
+        let asks = AskLog::default();
+        let stations = self.stations.iter();
+        let mut worlds: Worlds = stations
+            .map(|(name, spec)| (name.clone(), Box::new(Station::new(spec)) as Box<dyn World>))
+            .collect();
+        let counter = options.counter.as_ref().filter(|_| self.guest).map(Counter::new);
+        let tally = counter.as_ref().map(Counter::tally);
+        if let Some(counter) = counter {
+            worlds.push((COUNTER.into(), Box::new(counter)));
+        }
+        let Arbiter::LockServer { ip, port } = pair.arbiter;
+        let prefix = pair.hosts[0].log_address.prefix;
+        let lock = LockConfig { ip, prefix, port, faults: options.arbiter.clone() };
+        worlds.push((ARBITER.into(), Box::new(LockStation::new(&lock, asks.clone()))));
+        (worlds, Marks { asks, tally })
+    }
+
+    fn config(
+        &self,
+        hosts: &[Machine; 2],
+        options: &PairOptions,
+        log_cards: [u8; 2],
+        worlds: &[(String, Box<dyn World>)],
+    ) -> Config {
+        let (mut lan, mut log) = (Vec::new(), Vec::new());
+        for ((name, host), log_card) in HostName::ALL.iter().zip(hosts).zip(log_cards) {
+            for card in 0..host.nics.len() as u8 {
+                let port = PortName::new(name.name(), card);
+                if card == log_card {
+                    log.push((port, options.log_cable.clone()));
+                } else {
+                    lan.push((port, self.cable.clone()));
+                }
+            }
+        }
+        for (name, _) in worlds {
+            let port = PortName::new(name, 0);
+            if name == ARBITER {
+                log.push((port, options.log_cable.clone()));
+            } else {
+                lan.push((port, self.cable.clone()));
+            }
+        }
+        lan.extend(self.others.iter().map(|(name, _)| (PortName::new(name, 0), self.cable.clone())));
+        let names = HostName::ALL.iter().map(|host| host.name().to_owned());
+        let names = names.chain(self.others.iter().map(|(name, _)| name.clone()));
+        let mut networks =
+            vec![Network { name: "log".into(), ports: log, capture: options.log_capture.clone() }];
+        let mut shortest = options.log_cable.latency;
+        if !lan.is_empty() {
+            networks.insert(0, Network { name: "guest".into(), ports: lan, capture: self.capture.clone() });
+            shortest = shortest.min(self.cable.latency);
+        }
+        Config {
+            seed: options.seed,
+            // The longest that the cables allow: what meets more often costs time, and tells no more.
+            quantum: (2 * shortest).max(DEFAULT_QUANTUM / 10),
+            end: options.end,
+            hosts: names.map(|name| SwitchHost { name, starts: vec![0] }).collect(),
+            worlds: worlds.iter().map(|(name, _)| name.clone()).collect(),
+            networks,
+            ..Config::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::{Description, Start};
+    use std::path::Path;
+
+    fn vm(networks: usize) -> Vm {
+        let me = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        let start = Start::Kernel { kernel: me, initrd: None, command_line: String::new() };
+        Description { networks, ..Description::new("test", start) }.vm().unwrap()
+    }
+
+    #[test]
+    fn what_is_no_pair_yet_becomes_one() {
+        for networks in [0, 2] {
+            let vm = vm(networks);
+            let with = paired(&vm, 1).unwrap();
+            let pair = with.config.pair.clone().unwrap();
+            assert!(with.text().starts_with(vm.text()), "the text of a person is kept");
+            assert_eq!(pair.host(HostName::B).log_card, Card::Index(networks as u8));
+            assert_eq!(pair.hosts[0].guest_address.is_some(), networks > 0);
+            assert_eq!(paired(&with, 2).unwrap().config, with.config);
+            let other = paired(&vm, 2).unwrap().config.pair.unwrap();
+            assert!(other.key != pair.key && other.hosts == pair.hosts);
+        }
+    }
+
+    #[test]
+    fn the_hosts_differ_where_hosts_may_differ() {
+        let skid = |wanted: Option<&str>, seed| {
+            let wanted = Knobs { skid: wanted.map(str::to_owned), ..Knobs::default() };
+            knobs(&wanted, seed).skid.unwrap()
+        };
+        assert_eq!((skid(None, 2), skid(None, 3)), ("5:40:2".into(), "5:40:3".into()));
+        assert_eq!((skid(Some("1:9:7"), 2), skid(Some("1:9:7"), 3)), ("1:9:7002".into(), "1:9:7003".into()));
+    }
+
+    fn shown(networks: usize, change: impl FnOnce(&mut PairOptions)) -> (Vec<String>, u64) {
+        let host = Host { outside: Outside::world(1), ..Host::new("pair", "kernel".into()) };
+        let mut options = PairOptions { counter: Some(CounterConfig::default()), ..PairOptions::new(host) };
+        change(&mut options);
+        let vm = paired(&vm(networks), 1).unwrap();
+        let cards = |number: u8| Nic::new(number, NicMode::Unplugged);
+        let machine = Machine { nics: (0..=networks as u8).map(cards).collect(), ..Machine::default() };
+        let plans = Networks::new(&vm, &options).unwrap();
+        let (worlds, marks) = plans.worlds(vm.config.pair.as_ref().unwrap(), &options);
+        assert_eq!(marks.tally.is_some(), networks > 0);
+        let config = plans.config(&[machine.clone(), machine], &options, [networks as u8; 2], &worlds);
+        config.check().unwrap();
+        let ports = |network: &Network| {
+            let ports: Vec<String> = network.ports.iter().map(|(port, _)| port.to_string()).collect();
+            format!("{}: {}", network.name, ports.join(" "))
+        };
+        (config.networks.iter().map(ports).collect(), config.quantum)
+    }
+
+    #[test]
+    fn each_card_is_on_its_network() {
+        let (networks, quantum) = shown(1, |_| ());
+        assert_eq!(networks, ["guest: a:0 b:0 world:0 counter:0", "log: a:1 b:1 arbiter:0"]);
+        assert_eq!(quantum, 100_000);
+        let slow = |options: &mut PairOptions| options.log_cable.latency = 5_000_000;
+        assert_eq!(shown(1, slow).1, 100_000, "the guest's network is the faster one");
+        let (networks, quantum) = shown(0, slow);
+        assert_eq!((networks, quantum), (vec!["log: a:0 b:0 arbiter:0".into()], 10_000_000));
+    }
+}
