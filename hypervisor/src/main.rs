@@ -40,6 +40,8 @@ mod logging;
 #[cfg(target_os = "none")]
 mod network;
 #[cfg(target_os = "none")]
+mod pair;
+#[cfg(target_os = "none")]
 mod panic;
 #[cfg(target_os = "none")]
 mod platform;

@@ -8,7 +8,7 @@ use crate::machine_line;
 use crate::network::Nic;
 use crate::network::service::{OpenError, Service, Way};
 use core::fmt::{self, Write};
-use hal::{Link, MacAddress};
+use hal::{Link, MacAddress, NetDevice};
 
 /// After which time a frame that the guest had no buffer for is offered again, in nanoseconds, unless it is sooner.
 const AGAIN_NS: u64 = 500_000;
@@ -52,6 +52,11 @@ impl Bridge {
             self.service.call_again(AGAIN_NS);
         }
         busy
+    }
+
+    /// The card's own address.
+    pub fn mac(&mut self) -> MacAddress {
+        self.port.card().mac()
     }
 
     /// Sends a frame of the guest. False: the card has no room; [`duties::NETWORK`] comes when it has, then call again. A

@@ -12,9 +12,11 @@ use super::variation::Variation;
 use crate::arch::{idt::vector, time as host_time};
 use crate::duties;
 use crate::memory::FRAME;
+use crate::pair::Link;
 use crate::shell::system::{Order, VmState};
 use crate::vcpu::{self, Active, CpuView, Machine, Stop, Verdict};
 use crate::vmm::vm::Vm;
+use alloc::boxed::Box;
 use alloc::string::String;
 use heapless::Vec;
 use machine::computer::Computer;
@@ -56,6 +58,8 @@ pub mod reason {
     pub const REPLAY: &str = "replay";
     /// The log cannot leave this host.
     pub const NO_LOG: &str = "no-log";
+    /// The other host of the pair has the guest, or nobody.
+    pub const LOST: &str = "lost";
 }
 
 /// The guest's computer on this host.
@@ -107,6 +111,8 @@ pub struct Board {
     pub late: bool,
     /// The guest is on its way out of a repeated instruction, for which it has until then: nanoseconds of the host.
     pub leaves_rep: Option<u64>,
+    /// The other host of the pair, if there is one.
+    pub pair: Option<Box<Link>>,
     /// What makes this host different from others, in tests.
     pub variation: Option<Variation>,
     /// How the guest is entered while it is led through a log.
@@ -161,6 +167,7 @@ impl Board {
             alarm: 0,
             late: false,
             leaves_rep: None,
+            pair: None,
             variation: None,
             gear: Gear::default(),
             emulator: Emulator::new(),

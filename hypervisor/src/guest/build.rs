@@ -21,6 +21,7 @@ use crate::bridge::{self, Bridge};
 use crate::logging::{self, LogSender};
 use crate::memory::OutOfFrames;
 use crate::options::{Options, PagingMode};
+use crate::pair;
 use crate::proof;
 use crate::vcpu::{Active, Vcpu};
 use crate::vmm::processors;
@@ -31,6 +32,7 @@ use alloc::vec::Vec;
 use boot::memory_map::Range;
 use boot::multiboot::BootInfo;
 use core::fmt;
+use ft::pair::Halted;
 use hal::MacAddress;
 use machine::computer::{Computer, Parts};
 use machine::cpu::Profile;
@@ -94,6 +96,10 @@ pub enum BuildError {
     Header(BadHeader),
     /// The card for the log.
     Sender(logging::Trouble),
+    /// This host cannot be one of a pair.
+    Pair(pair::Refused),
+    /// The two hosts of the pair do not come together.
+    PairHalted(Halted),
 }
 
 impl fmt::Display for BuildError {
@@ -124,6 +130,8 @@ impl fmt::Display for BuildError {
             ),
             Self::Header(error) => write!(f, "the log's header: {error}"),
             Self::Sender(error) => write!(f, "record.card: {error}"),
+            Self::Pair(error) => write!(f, "pair: {error}"),
+            Self::PairHalted(why) => write!(f, "pair: {why}"),
             Self::NoVmx => f.write_str("this host runs no guests; see above what it lacks"),
         }
     }
@@ -142,14 +150,14 @@ reasons!(Log: LogError, Header: BadHeader, Sender: logging::Trouble, Config: vm_
 
 /// What a virtual machine is made from, kept for its resets.
 pub struct Plan {
-    config: Config,
-    profile: &'static Profile,
+    pub(super) config: Config,
+    pub(super) profile: &'static Profile,
     files: Vec<(vm_config::Role, &'static [u8])>,
-    seed: [u8; 32],
+    pub(super) seed: [u8; 32],
     /// Wall-clock time at the beginning of virtual time, seconds since 1970.
-    wall_clock: u64,
+    pub(super) wall_clock: u64,
     /// The configuration's text.
-    text: &'static str,
+    pub(super) text: &'static str,
     /// The log to replay.
     log: Option<Log<'static>>,
 }
@@ -219,6 +227,14 @@ fn recorded(
     Ok(Plan { config, profile, files, seed, wall_clock, text, log: Some(log) })
 }
 
+/// A way of paging as a log's header has it.
+pub const fn described_paging(paging: vm_config::Paging) -> log_header::Paging {
+    match paging {
+        vm_config::Paging::Strict => log_header::Paging::Strict,
+        vm_config::Paging::Fast => log_header::Paging::Fast,
+    }
+}
+
 /// A profile as a log's header has it.
 fn described(profile: &Profile) -> log_header::Profile<'static> {
     log_header::Profile { name: profile.name(), hash: profile.fingerprint() }
@@ -251,27 +267,40 @@ impl Plan {
         self.config.console.escape
     }
 
-    /// The recording's header. `rate` is the clock's first.
-    fn header(&self, record: &vm_config::Record, rate: u64) -> Result<Header<'_>, BuildError> {
+    /// What the virtual machine starts from.
+    ///
+    /// # Errors
+    /// There is too much of it.
+    pub fn modules(&self) -> Result<Modules<'_>, BuildError> {
         let mut modules = Modules::default();
         for (file, (_, bytes)) in self.config.files().zip(&self.files) {
             modules.push(Module::of(file.name, bytes))?;
         }
+        Ok(modules)
+    }
+
+    /// The log's header. `checkpoint`: milliseconds; `rate` is the clock's first.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn header(
+        &self,
+        paging: vm_config::Paging,
+        checkpoint: u32,
+        rate: u64,
+    ) -> Result<Header<'_>, BuildError> {
         Ok(Header {
             kernel: env!("CARGO_PKG_VERSION"),
             config: self.text,
-            modules,
+            modules: self.modules()?,
             profile: described(self.profile),
             signature: cpu::cpuid(1, 0)[0],
             memory: self.config.vm.memory.bytes,
             seed: self.seed,
             wall_clock: self.wall_clock,
             rate,
-            paging: match record.paging {
-                vm_config::Paging::Strict => log_header::Paging::Strict,
-                vm_config::Paging::Fast => log_header::Paging::Fast,
-            },
-            checkpoint: record.checkpoint,
+            paging: described_paging(paging),
+            checkpoint,
         })
     }
 
@@ -295,7 +324,7 @@ impl Plan {
             return Err(BuildError::NotProven);
         }
         let sender = LogSender::open(record)?;
-        let header = self.header(record, time.clock().rate)?;
+        let header = self.header(record.paging, record.checkpoint, time.clock().rate)?;
         let digest = self.digest(vm, header.paging)?;
         let journal = Journal::new(&header, Outlet::Sender(Box::new(sender)))?;
         Ok(Tape::Recording(Box::new(Recording::new(journal, digest, record.checkpoint))))
@@ -303,12 +332,14 @@ impl Plan {
 
     /// How the guest's paging is dealt with: as in the recording, or as the configuration has it.
     fn paging(&self) -> PagingMode {
-        match (&self.log, &self.config.record) {
+        let recorded = self.config.record.as_ref().map(|record| record.paging);
+        let paging = recorded.or(self.config.pair.as_ref().map(|pair| pair.paging));
+        match (&self.log, paging) {
             (Some(log), _) => match log.header().paging {
                 log_header::Paging::Strict => PagingMode::Strict,
                 log_header::Paging::Fast => PagingMode::Fast,
             },
-            (None, Some(record)) => match record.paging {
+            (None, Some(paging)) => match paging {
                 vm_config::Paging::Strict => PagingMode::Strict,
                 vm_config::Paging::Fast => PagingMode::Fast,
             },
@@ -317,7 +348,10 @@ impl Plan {
     }
 
     /// The digest of the whole state, which has all memory kept track of from now on.
-    fn digest(&self, vm: &mut Vm, paging: log_header::Paging) -> Result<StateDigest, BuildError> {
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn digest(&self, vm: &mut Vm, paging: log_header::Paging) -> Result<StateDigest, BuildError> {
         vm.track(true)?;
         StateDigest::new(self.config.vm.memory.bytes, paging == log_header::Paging::Fast)
             .map_err(|error| BuildError::Memory(VmError::Memory(error)))
@@ -443,7 +477,7 @@ impl Plan {
 ///
 /// # Errors
 /// [`BuildError`].
-pub fn build(plan: Plan, exact: bool, options: &Options<'static>) -> Result<Guest, BuildError> {
+pub fn build(mut plan: Plan, exact: bool, options: &Options<'static>) -> Result<Guest, BuildError> {
     let caps = processors::capabilities().ok_or(BuildError::NoVmx)?;
     plan.profile.check(cpu::cpuid)?;
     let mut vm = Vm::new(plan.config.vm.memory.bytes, caps.ept_vpid)?;
@@ -455,13 +489,18 @@ pub fn build(plan: Plan, exact: bool, options: &Options<'static>) -> Result<Gues
     }
     let vcpu = Vcpu::new(&vm, caps)?;
     let disks = disks(&plan)?;
-    let outside = Outside { bridges: bridges(&plan)?, ..Outside::default() };
+    let mut outside = Outside::new(bridges(&plan)?);
     let mut time = guest_time(&plan, exact)?;
-    let tape = plan.tape(&mut vm, &mut time, options)?;
+    let mut link = plan.link(&mut outside, options)?;
+    let tape = match &mut link {
+        Some(link) => plan.join(link, &mut vm, &mut outside, &mut time, options)?,
+        None => plan.tape(&mut vm, &mut time, options)?,
+    };
     let hertz = time::hertz() >> caps.misc.preemption_timer_shift();
     let computer = plan.computer(plan.seed);
     let mut board = Board::new(&plan.config.vm.name, computer, vm, time, outside, disks, hertz);
     board.tape = tape;
+    board.pair = link;
     board.paging = paging;
     if !matches!(board.tape, Tape::Off) {
         board.disks.iter_mut().for_each(MemoryDisk::track);

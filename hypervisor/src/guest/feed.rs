@@ -14,7 +14,6 @@ pub enum Feed {
     /// All of it.
     File(Entries<'static>),
     /// What the primary has sent so far.
-    #[expect(dead_code, reason = "the pair's")]
     Channel(Stream<'static>),
 }
 
@@ -38,7 +37,6 @@ impl Feed {
         }
     }
 
-    #[expect(dead_code, reason = "the pair's")]
     /// What arrives on the logging channel, if the log comes from there.
     pub const fn channel(&mut self) -> Option<&mut Stream<'static>> {
         match self {

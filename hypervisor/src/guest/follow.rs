@@ -4,12 +4,14 @@
 use super::board::{Board, reason};
 use super::feed::ahead;
 use super::operator::Desk;
+use super::pairing::Awaited;
 use super::replaying::Ended;
 use super::tape::Tape;
 use crate::vcpu::{Active, Stop, Verdict};
 use crate::{duties, terminal};
 use replay::landing::{Action, Seen};
 use replay::log::entry::{Entry, Event, Place};
+use replay::log::error::Label;
 use replay::point::RegistersHash;
 use replay::replayer::{Moment, Order, Run};
 use vmx::fields::{self, VmcsRead};
@@ -91,7 +93,7 @@ impl Board {
             let Tape::Replaying(replaying) = &mut self.tape else { return true };
             match replaying.replayer.order(moment, || seen) {
                 Order::Apply(entry) => {
-                    if !self.act(on, &entry) {
+                    if !self.act_whole(on, entry) {
                         return false;
                     }
                 }
@@ -101,6 +103,13 @@ impl Board {
                         self.run_as(on, run);
                     }
                     return true;
+                }
+                Order::Exhausted if replaying.replayer.source_mut().channel().is_some() => {
+                    match self.await_log(on) {
+                        Awaited::More => {}
+                        Awaited::Live => return true,
+                        Awaited::Over => return false,
+                    }
                 }
                 Order::Exhausted => {
                     replaying.end(Ended::Exhausted);
@@ -114,14 +123,33 @@ impl Board {
         }
     }
 
+    /// Applies an entry with its payload, wherever that is. False: the replay ends with it.
+    fn act_whole(&mut self, on: &mut Active<'_>, entry: Entry<'static>) -> bool {
+        let Tape::Replaying(replaying) = &mut self.tape else { return true };
+        let number = replaying.replayer.position() - 1;
+        let Some(stream) = replaying.replayer.source_mut().channel() else { return self.act(on, &entry) };
+        let payload = stream.lend(number);
+        let goes_on = self.act(on, &Entry { event: entry.event.with_payload(payload.bytes()), ..entry });
+        if let Tape::Replaying(replaying) = &mut self.tape
+            && let Some(stream) = replaying.replayer.source_mut().channel()
+        {
+            stream.give_back(number, payload);
+        }
+        goes_on
+    }
+
     /// Applies an entry. False: the replay ends with it.
-    fn act(&mut self, on: &mut Active<'_>, entry: &Entry<'static>) -> bool {
+    fn act(&mut self, on: &mut Active<'_>, entry: &Entry<'_>) -> bool {
         match entry.event {
             Event::Checkpoint(packed) => self.compare(on, packed),
             Event::End(why) => {
                 let Tape::Replaying(replaying) = &mut self.tape else { return true };
-                replaying.end(Ended::Equal(why));
+                replaying.end(Ended::Equal(Label::new(why)));
                 false
+            }
+            Event::Output => {
+                self.cover_kept();
+                true
             }
             _ => {
                 self.apply(&entry.event);
@@ -139,6 +167,10 @@ impl Board {
         if self.stop_verdict().is_some() {
             (self.exit, self.halt_again) = (false, true);
             return Verdict::Resume;
+        }
+        if !matches!(self.tape, Tape::Replaying(_)) {
+            // It has gone live in this HLT.
+            return self.wait(on);
         }
         if self.wakes(on) {
             self.time.charge();
@@ -158,12 +190,36 @@ impl Board {
             self.tell_progress();
             self.check_way();
         }
+        self.look_at_pair();
+        self.serve_aside(on);
+    }
+
+    /// The terminal, and cards whose frames are not for the guest.
+    pub fn serve_aside(&mut self, on: &mut Active<'_>) {
         let pending = duties::pending();
         if pending & duties::SERIAL != 0 {
             let (exits, cycles) = on.costs();
             terminal::serve(Some(&mut Desk { board: self, exits: &exits, cycles: &cycles }));
         }
-        duties::take(duties::NETWORK);
+        if pending & duties::NETWORK != 0 {
+            self.discard_frames();
+        }
+    }
+
+    /// The guest leaves its log, and runs freely from here on.
+    pub fn leave_log(&mut self, on: &mut Active<'_>) {
+        self.run_as(on, Run::Free);
+        self.tape = Tape::Off;
+    }
+
+    /// What the guest has sent up to here is kept until the primary has let it out.
+    fn cover_kept(&mut self) {
+        let Tape::Replaying(replaying) = &mut self.tape else { return };
+        // The primary closes the block behind this entry.
+        if let Some(stream) = replaying.replayer.source_mut().channel() {
+            let position = stream.executed();
+            self.outside.cover(position);
+        }
     }
 
     /// A guest that runs freely to its next exit, and has lost its way, may never come to it: then it is beyond a place that

@@ -84,6 +84,10 @@ impl Guest for Still<'_, '_> {
         matches!(self.state(), VmState::Stopped(_)) || self.desk.console_input(byte)
     }
 
+    fn pair(&mut self, events: bool, out: &mut dyn Write) -> fmt::Result {
+        self.desk.pair(events, out)
+    }
+
     fn network(&mut self, out: &mut dyn Write) -> fmt::Result {
         self.desk.network(out)
     }

@@ -38,7 +38,6 @@ pub enum Outlet {
     /// A connection to whoever stores it.
     Sender(Box<LogSender>),
     /// The pair's logging channel, which helps itself.
-    #[expect(dead_code, reason = "the pair's")]
     Pair,
 }
 
@@ -113,14 +112,12 @@ impl Journal {
         (!self.writer.is_empty()).then(|| self.since.saturating_add(age))
     }
 
-    #[expect(dead_code, reason = "the pair's")]
     /// Closes the block. Returns the position behind it: bytes of the log so far.
     pub fn flush(&mut self, mark: &Mark) -> u64 {
         self.close(mark);
         self.buffer.pushed()
     }
 
-    #[expect(dead_code, reason = "the pair's")]
     /// The log buffer, for the pair's channel.
     pub const fn buffer(&mut self) -> &mut LogBuffer<'static> {
         &mut self.buffer

@@ -35,6 +35,10 @@ impl Board {
         }
         if exit {
             self.note_exit(on);
+            if self.outside.is_open() {
+                self.here = Here::AfterExit;
+                self.cover_outputs(false);
+            }
         }
         if let Some(verdict) = self.stop_verdict() {
             return verdict;
@@ -46,6 +50,7 @@ impl Board {
     /// What came for the host, and the look at the clock.
     #[cold]
     fn do_host_work(&mut self, on: &mut Active<'_>, exit: bool) {
+        self.look_at_pair();
         if matches!(self.tape, Tape::Recording(_)) && !self.stands_well(on, exit) {
             self.host_exit = true;
             return;
@@ -60,6 +65,9 @@ impl Board {
         }
         if duties::pending() != 0 {
             self.serve_duties(on);
+        }
+        if self.outside.is_open() {
+            self.cover_outputs(false);
         }
         if let Some(why) = self.send_log() {
             self.stop(why);
@@ -159,6 +167,9 @@ impl Board {
                 (self.exit, self.halt_again) = (false, true);
                 return Verdict::Resume;
             }
+            if self.outside.is_open() {
+                self.cover_outputs(true);
+            }
             if let Some(why) = self.send_log() {
                 self.stop(why);
             }
@@ -214,6 +225,9 @@ impl Board {
 
     /// Brings in a frame. False: the guest has no buffer for it now, and was asked to tell when it has.
     fn bring_frame(&mut self, device: u8, frame: &[u8]) -> bool {
+        if self.is_heartbeat(frame) {
+            return true;
+        }
         // What the guest does not want is no input.
         if !self.computer.pci.wants_frame(device, frame) {
             return true;

@@ -87,6 +87,17 @@ impl Guest for Desk<'_> {
         self.board.computer.console_room() != 0 && self.board.take_in(Event::Console(&[byte])) != 0
     }
 
+    fn pair(&mut self, events: bool, out: &mut dyn Write) -> fmt::Result {
+        match &self.board.pair {
+            None => writeln!(out, "it is not protected: there is no [pair] in its configuration"),
+            Some(link) if events => link.events(out),
+            Some(link) => {
+                link.describe(out)?;
+                self.board.outside.describe_held(out)
+            }
+        }
+    }
+
     fn network(&mut self, out: &mut dyn Write) -> fmt::Result {
         let counters = self.board.outside.counters;
         writeln!(out, "guest: {} frames sent, {} lost", counters.frames, counters.frames_lost)?;

@@ -1,8 +1,11 @@
 //! What is outside of the guest on this host: its console on the terminal, its network on the host's cards. The guest's output
 //! door leads here.
 
+use super::held::{Held, Holder};
 use crate::bridge::Bridge;
 use crate::terminal;
+use core::fmt::{self, Write};
+use ft::outputs::{Kind, Limit, Output as Waiting};
 use heapless::Vec;
 use log::Level;
 use machine::computer::DEBUG_CONSOLE;
@@ -28,6 +31,8 @@ pub struct Outside {
     pub counters: Counters,
     /// What the firmware has written to its debug port.
     pub firmware: FirmwareLog,
+    /// What may not leave yet; none where everything may.
+    held: Option<Held>,
 }
 
 /// The firmware's log, which it writes to a port of its own; at log level debug it is shown line by line.
@@ -68,16 +73,146 @@ pub struct Counters {
     pub frames_lost: u64,
 }
 
+impl Outside {
+    /// With these cards; nothing is held.
+    pub fn new(bridges: Vec<Option<Bridge>, MAX_NETWORKS>) -> Self {
+        Self { bridges, ..Self::default() }
+    }
+
+    /// Holds from now on what the guest sends.
+    pub fn hold(&mut self, holder: Holder) {
+        self.held = Some(Held::new(holder));
+    }
+
+    /// Lets everything out, what is held first, and from now on at once.
+    pub fn go_out(&mut self, now: u64) {
+        if let Some(mut held) = self.held.take() {
+            held.seal(u64::MAX);
+            self.let_out(&mut held, Limit::All, now, true);
+        }
+    }
+
+    /// Lets out what waits for no later position of the log than this.
+    pub fn release(&mut self, position: u64, now: u64) {
+        if let Some(mut held) = self.held.take() {
+            if held.holder() == Holder::Primary {
+                self.let_out(&mut held, Limit::To(position), now, false);
+            }
+            self.held = Some(held);
+        }
+    }
+
+    /// `last`: what a card does not take now is lost.
+    fn let_out(&mut self, held: &mut Held, limit: Limit, now: u64, last: bool) {
+        while let Some(Waiting { kind, bytes, .. }) = held.outputs.front(limit) {
+            let gone = match kind {
+                Kind::Frame(device) => self.send(device, bytes),
+                Kind::Console => {
+                    terminal::guest_output(bytes);
+                    true
+                }
+                Kind::SideConsole => true,
+            };
+            if !gone && !last {
+                return;
+            }
+            let lost = matches!(kind, Kind::Frame(_)) && !gone;
+            self.counters.frames += u64::from(matches!(kind, Kind::Frame(_)) && gone);
+            self.counters.frames_lost += u64::from(lost);
+            held.outputs.pop(now);
+        }
+    }
+
+    /// A backup need not keep what the primary has let out.
+    pub fn forget(&mut self, position: u64) {
+        if let Some(held) = self.held.as_mut().filter(|held| held.holder() == Holder::Backup) {
+            held.outputs.forget(Limit::To(position));
+        }
+    }
+
+    /// Everything that was made so far waits for this position of the log.
+    pub fn cover(&mut self, position: u64) {
+        if let Some(held) = &mut self.held {
+            held.seal(position);
+        }
+    }
+
+    /// Whether there is something that no position covers.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.held.as_ref().is_some_and(Held::is_open)
+    }
+
+    /// Whether it should be covered now: a frame at once, bytes of a console when there are some, or after a while.
+    pub fn is_urgent(&self, now: u64) -> bool {
+        self.held.as_ref().is_some_and(|held| held.is_urgent(now))
+    }
+
+    /// Whether there is room for what one exit can send.
+    pub fn has_room(&self) -> bool {
+        self.held.as_ref().is_none_or(Held::has_room)
+    }
+
+    /// Tells what is held and how long outputs have waited, for the shell.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn describe_held(&self, out: &mut dyn Write) -> fmt::Result {
+        let Some(held) = &self.held else { return writeln!(out, "outputs: leave at once") };
+        let (outputs, counters) = (&held.outputs, held.outputs.counters());
+        writeln!(
+            out,
+            "outputs: {} wait ({} bytes, {} at most); {} held, {} released, {} dropped",
+            outputs.len(),
+            outputs.used(),
+            counters.most,
+            counters.held,
+            counters.released,
+            counters.dropped
+        )?;
+        let delays = outputs.delays();
+        writeln!(
+            out,
+            "output delay: mean {} us, median {} us, 99 of 100 {} us",
+            delays.mean() / 1000,
+            delays.quantile(500) / 1000,
+            delays.quantile(990) / 1000
+        )?;
+        for (from, to, count) in delays.iter().filter(|(_, _, count)| *count != 0) {
+            writeln!(out, "  {:>10} to {:>10} us: {count}", from / 1000, to / 1000)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a frame of the host itself, on the card of the guest's first network device.
+    pub fn send_aside(&mut self, frame: &[u8]) {
+        if let Some(Some(card)) = self.bridges.first_mut() {
+            card.send(frame);
+        }
+    }
+
+    /// Sends a frame. False: the card has no room.
+    fn send(&mut self, device: u8, frame: &[u8]) -> bool {
+        let card = self.bridges.get_mut(usize::from(device)).and_then(Option::as_mut);
+        card.is_some_and(|card| card.send(frame))
+    }
+}
+
 impl Output for Outside {
     fn frame(&mut self, device: u8, frame: &[u8]) {
-        let card = self.bridges.get_mut(usize::from(device)).and_then(Option::as_mut);
-        let sent = card.is_some_and(|card| card.send(frame));
+        if let Some(held) = &mut self.held {
+            return held.frame(device, frame);
+        }
+        let sent = self.send(device, frame);
         self.counters.frames += u64::from(sent);
         self.counters.frames_lost += u64::from(!sent);
     }
 
     fn console(&mut self, byte: u8) {
         self.counters.console += 1;
+        if let Some(held) = &mut self.held {
+            return held.console(byte);
+        }
         terminal::guest_output(&[byte]);
     }
 

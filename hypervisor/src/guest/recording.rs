@@ -39,6 +39,11 @@ impl Recording {
         &self.journal
     }
 
+    /// The log's way out.
+    pub const fn journal_mut(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+
     /// Where the guest is, between two synchronous exits.
     pub fn here(&self, on: &Active<'_>, n: u64) -> Here {
         Here::Between { n, registers: on.place_registers(), mov_ss: on.blocked_by_mov_ss() }
@@ -47,7 +52,7 @@ impl Recording {
 
 impl Board {
     /// What the log's blocks say of where they begin.
-    fn mark(&self) -> Mark {
+    pub fn mark(&self) -> Mark {
         let exits = match &self.tape {
             Tape::Off => 0,
             Tape::Recording(recording) => recording.recorder.exits(),
@@ -91,6 +96,9 @@ impl Board {
 
     /// Sends what is to be sent. Says why the guest cannot go on, if so. To be called when something came for the host.
     pub fn send_log(&mut self) -> Option<&'static str> {
+        if self.pair.is_some() {
+            return self.send_to_backup();
+        }
         if let Tape::Off = self.tape {
             return None;
         }
@@ -117,6 +125,9 @@ impl Board {
         self.record_checkpoint(on);
         self.here = Here::AfterExit;
         self.record(&Event::End(why));
+        if self.pair.is_some() {
+            return self.end_on_both();
+        }
         let mark = self.mark();
         let Tape::Recording(recording) = &mut self.tape else { return };
         let complete = recording.journal.end(&mark);

@@ -14,7 +14,7 @@ use core::fmt;
 use heapless::HistoryBuf;
 use replay::digest::packed::Malformed;
 use replay::landing::Seen;
-use replay::log::error::Error as LogError;
+use replay::log::error::{Error as LogError, Label};
 use replay::log::open::Entries;
 use replay::point::Registers;
 use replay::replayer::{Divergence, Replayer, Run, What};
@@ -48,7 +48,7 @@ pub struct Step {
 #[derive(Clone, Debug)]
 pub enum Ended {
     /// At the log's end; everything was equal. The recording ended for this reason.
-    Equal(&'static str),
+    Equal(Label),
     /// Where it was told to.
     Stopped,
     /// The log ends without saying so.
@@ -93,7 +93,9 @@ impl Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Equal(why) => write!(f, "the recording ends here ({why}); everything was equal"),
+            Self::Equal(why) => {
+                write!(f, "the recording ends here ({}); everything was equal", why.as_str())
+            }
             Self::Stopped => f.write_str("stopped here, as told"),
             Self::Exhausted => f.write_str("the log ends here without an end: the recording was cut"),
             Self::Diverged(Divergence { entry, exits, what }) => {

@@ -98,6 +98,7 @@ fn life(guest: &mut Guest, once: bool) -> &'static str {
             Next::Reset if once => {
                 board.end_recording(&mut active, reason::RESET);
                 board.end_replay(&mut active);
+                board.leave_pair();
                 return reason::RESET;
             }
             Next::Reset => {
@@ -113,6 +114,7 @@ fn life(guest: &mut Guest, once: bool) -> &'static str {
             Next::End(why) => {
                 board.end_recording(&mut active, why);
                 board.end_replay(&mut active);
+                board.leave_pair();
                 return why;
             }
         }
@@ -147,6 +149,7 @@ fn obey(board: &mut Board, active: &mut Active<'_>) -> Next {
             _ if board.state == VmState::Running => break,
             _ => {
                 time::wait_for_interrupt(None);
+                board.look_at_pair();
                 duties::take(duties::NETWORK);
                 inspection::serve(board, active);
                 board.clear_stop();

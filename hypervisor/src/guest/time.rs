@@ -173,7 +173,6 @@ impl GuestTime {
         self.clock.jump(count, to);
     }
 
-    #[expect(dead_code, reason = "the pair's")]
     /// From now on the guest's time follows this host's: it goes on from where another host's has brought it.
     pub fn take_over(&mut self) {
         self.start = (time::now_ns() as i64).saturating_sub_unsigned(self.now());

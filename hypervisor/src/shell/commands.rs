@@ -53,6 +53,7 @@ enum Name {
     Walk,
     Pci,
     Net,
+    Ft,
     Log,
     Events,
     Version,
@@ -156,6 +157,15 @@ virt goes through the guest's page tables, as is usual where paging is on; phys 
         usage: "",
         about: "PCI functions of the host",
         details: "Address, vendor:device, class, revision, interrupt pin and line.",
+    },
+    Command {
+        name: Name::Ft,
+        word: "ft",
+        argument: Argument::Word(&["events"]),
+        usage: "[events]",
+        about: "the pair: role, peer, positions, heartbeats; or what has happened",
+        details: "Role and state of this host, generation, the log's positions and how far the backup is behind, the logging
+channel, how long outputs were held back, and heartbeats on each path. `ft events` tells the history.",
     },
     Command {
         name: Name::Net,
@@ -388,6 +398,10 @@ fn run(
                 guest.network(out)?;
             }
         }
+        Name::Ft => match guest {
+            Some(guest) => guest.pair(argument.is_some(), out)?,
+            None => writeln!(out, "there is no virtual machine")?,
+        },
         Name::Log => log(argument, host, out)?,
         Name::Events => match argument.map_or(Ok(EVENTS), str::parse) {
             Ok(count) => host.events(count.clamp(1, MAX_EVENTS), out)?,

@@ -71,6 +71,15 @@ pub trait Guest {
     /// Those of the sink.
     fn network(&mut self, out: &mut dyn Write) -> fmt::Result;
 
+    /// Says what its pair of hosts does, or what has happened to it (`events`).
+    ///
+    /// # Errors
+    /// Those of the sink.
+    fn pair(&mut self, events: bool, out: &mut dyn Write) -> fmt::Result {
+        let _ = events;
+        writeln!(out, "it is not protected: there is no [pair] in its configuration")
+    }
+
     /// Its inside, if it stands still.
     fn inspect(&mut self) -> Option<&mut dyn Inspect> {
         None

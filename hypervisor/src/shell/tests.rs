@@ -284,8 +284,8 @@ proptest! {
 
     /// Any words after any command.
     #[test]
-    fn any_arguments_are_borne(command in 0usize..16, arguments in "[ -~]{0,40}") {
-        let words = ["help", "vm", "exits", "pmu", "mem", "pci", "net", "log", "events", "version", "uptime",
+    fn any_arguments_are_borne(command in 0usize..17, arguments in "[ -~]{0,40}") {
+        let words = ["help", "vm", "exits", "pmu", "mem", "pci", "ft", "net", "log", "events", "version", "uptime",
             "reboot", "attach", "regs", "disasm", "walk"];
         let mut bench = Bench::new(true);
         bench.types(&[ESCAPE]);

@@ -1,0 +1,166 @@
+//! The virtual machine of a pair before it runs: the two hosts find each other, and the backup learns how the primary's begins.
+
+use super::build::{BuildError, Plan};
+use super::feed::Feed;
+use super::held::Holder;
+use super::journal::{Journal, Outlet};
+use super::outside::Outside;
+use super::recording::Recording;
+use super::replaying::Replaying;
+use super::tape::Tape;
+use super::time::GuestTime;
+use crate::arch::{alarm, time};
+use crate::duties::{self, HOST};
+use crate::options::Options;
+use crate::pair::{self, Ends, Link, Request};
+use crate::proof;
+use crate::vmm::vm::Vm;
+use alloc::boxed::Box;
+use alloc::vec;
+use ft::pair::{Role, State};
+use replay::log::stream::{Stream, WORKING_BYTES};
+use replay::replayer::Replayer;
+
+/// Bytes of the log that the backup has and has not executed, at most.
+const BACKLOG: usize = 8 << 20;
+
+/// The peer is looked for at least as often, nanoseconds.
+const LOOK_NS: u64 = 5_000_000;
+
+/// How often it is said that the peer is not there, nanoseconds.
+const SAY_NS: u64 = 10_000_000_000;
+
+impl Plan {
+    /// The link to the other host, if the configuration has a pair. It has not found its peer yet.
+    ///
+    /// # Errors
+    /// This host cannot be one of a pair.
+    pub fn link(
+        &self,
+        outside: &mut Outside,
+        options: &Options<'_>,
+    ) -> Result<Option<Box<Link>>, BuildError> {
+        let Some(pair) = &self.config.pair else { return Ok(None) };
+        let modules = self.modules()?;
+        let card = outside.bridges.first_mut().and_then(Option::as_mut);
+        let request = Request {
+            pair,
+            side: options.host,
+            profile: self.profile,
+            config: self.text,
+            modules: &modules,
+            guest_card: card.map(|card| card.mac()),
+        };
+        pair::open(&request).map(Some).map_err(BuildError::Pair)
+    }
+
+    /// Finds the peer, and gives what becomes of the log.
+    ///
+    /// # Errors
+    /// The two do not come together, or this host cannot record.
+    pub fn join(
+        &mut self,
+        link: &mut Link,
+        vm: &mut Vm,
+        outside: &mut Outside,
+        time: &mut GuestTime,
+        options: &Options<'static>,
+    ) -> Result<Tape, BuildError> {
+        let margin = proof::report().and_then(|found| found.report.margin_instructions.ok());
+        let margin = margin.filter(|_| time.is_exact()).ok_or(BuildError::NotProven)?;
+        alarm::init();
+        let tape = match link.role() {
+            Role::Primary => self.join_as_primary(link, vm, outside, time)?,
+            Role::Backup => self.join_as_backup(link, vm, outside, time, margin, options)?,
+        };
+        // What the cards have raised meanwhile was not looked at.
+        HOST.raise(duties::NETWORK | duties::SERIAL | duties::LOG);
+        Ok(tape)
+    }
+
+    fn join_as_primary(
+        &self,
+        link: &mut Link,
+        vm: &mut Vm,
+        outside: &mut Outside,
+        time: &GuestTime,
+    ) -> Result<Tape, BuildError> {
+        let Some(pair) = &self.config.pair else { return Ok(Tape::Off) };
+        let header = self.header(pair.paging, pair.checkpoint, time.clock().rate)?;
+        let digest = self.digest(vm, header.paging)?;
+        let mut journal = Journal::new(&header, Outlet::Pair)?;
+        serve_until(link, Some(&mut journal), None, |link, _| link.has_started())?;
+        if link.state() == State::Solo {
+            // The backup was lost at the last moment.
+            return Ok(Tape::Off);
+        }
+        outside.hold(Holder::Primary);
+        Ok(Tape::Recording(Box::new(Recording::new(journal, digest, pair.checkpoint))))
+    }
+
+    fn join_as_backup(
+        &mut self,
+        link: &mut Link,
+        vm: &mut Vm,
+        outside: &mut Outside,
+        time: &mut GuestTime,
+        margin: u64,
+        options: &Options<'static>,
+    ) -> Result<Tape, BuildError> {
+        let memory = |bytes| Box::leak(vec![0; bytes].into_boxed_slice());
+        let mut stream = Stream::new(memory(BACKLOG), memory(WORKING_BYTES)).expect("it is large enough");
+        let mut rate = None;
+        loop {
+            if rate.is_none()
+                && let Some(header) = stream.header()?
+            {
+                rate = Some(header.rate);
+                (self.seed, self.wall_clock) = (header.seed, header.wall_clock);
+            }
+            if rate.is_some() && link.has_started() {
+                break;
+            }
+            let before = stream.received();
+            serve_until(link, None, Some(&mut stream), |link, stream| {
+                link.has_started() && rate.is_some()
+                    || stream.is_some_and(|stream| stream.received() != before)
+            })?;
+        }
+        time.set_first_rate(rate.unwrap_or_default());
+        let paging = self.config.pair.as_ref().map(|pair| pair.paging).unwrap_or_default();
+        let digest = self.digest(vm, super::build::described_paging(paging))?;
+        let replayer = Replayer::new(Feed::Channel(stream), margin)?;
+        outside.hold(Holder::Backup);
+        Ok(Tape::Replaying(Box::new(Replaying::new(replayer, digest, options.replay))))
+    }
+}
+
+/// Serves the link until it is enough.
+fn serve_until(
+    link: &mut Link,
+    mut journal: Option<&mut Journal>,
+    mut stream: Option<&mut Stream<'static>>,
+    enough: impl Fn(&Link, Option<&Stream<'static>>) -> bool,
+) -> Result<(), BuildError> {
+    let mut say = time::now_ns().saturating_add(SAY_NS);
+    loop {
+        duties::take(!0);
+        link.serve(&mut Ends {
+            journal: journal.as_deref_mut(),
+            stream: stream.as_deref_mut(),
+            ..Ends::nothing()
+        });
+        if let Some(why) = link.halted() {
+            return Err(BuildError::PairHalted(why));
+        }
+        if enough(link, stream.as_deref()) {
+            return Ok(());
+        }
+        let now = time::now_ns();
+        if now >= say && link.state() == State::Joining {
+            log::info!("pair: the other host is not there yet");
+            say = now.saturating_add(SAY_NS);
+        }
+        time::wait_for_interrupt(Some(now + LOOK_NS));
+    }
+}

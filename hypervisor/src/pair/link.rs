@@ -1,0 +1,557 @@
+//! The link to the other host: channel, heartbeats, arbiter and state machine, driven together.
+
+use super::beats::Beats;
+use super::wire::Wire;
+use crate::arch::alarm::{self, Alarm};
+use crate::arch::time;
+use crate::guest::{Journal, Outside};
+use crate::machine_line;
+use alloc::boxed::Box;
+use core::fmt::{self, Write};
+use ft::Text;
+use ft::arbiter::lock::Client;
+use ft::arbiter::lock::wire::REPLY;
+use ft::arbiter::{Arbiter, Ask};
+use ft::channel::facts::Difference;
+use ft::channel::{self, Ack, Message, Refusal};
+use ft::heartbeat::{Beat, Status};
+use ft::pair::{Action, Event, Halted, Pair, Role, State};
+use ft::side::{Path, Side};
+use heapless::{Deque, Vec};
+use net::{DATAGRAM, Peer};
+use replay::log::stream::Stream;
+
+/// Actions of one event at most.
+const ACTIONS: usize = 16;
+
+/// The backup tells how far it has executed at least as often, while it does, nanoseconds.
+const TELL_NS: u64 = 20_000_000;
+
+/// What changes for the guest on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The primary goes on alone: nothing is recorded or held back any more.
+    Solo,
+    /// The backup goes live.
+    Live,
+    /// The guest stops for good: the other host has it, or nobody.
+    Halted,
+    /// The virtual machine has ended on both hosts.
+    Ended,
+}
+
+/// What the link reaches of the guest.
+pub struct Ends<'b> {
+    /// The log on its way out; none on a backup.
+    pub journal: Option<&'b mut Journal>,
+    /// The log as it arrives; none on a primary.
+    pub stream: Option<&'b mut Stream<'static>>,
+    /// What the guest has sent, and the cards; none before it starts.
+    pub outside: Option<&'b mut Outside>,
+    /// The guest's time, nanoseconds.
+    pub virtual_ns: u64,
+    /// A backup's guest has executed all of the log that has arrived.
+    pub drained: bool,
+    /// The guest is halted.
+    pub halted: bool,
+}
+
+/// This host's half of the pair.
+pub struct Link {
+    pair: Pair,
+    wire: Wire,
+    beats: Beats,
+    arbiter: Client,
+    arbiter_at: Peer,
+    peer_at: Peer,
+    side: Side,
+    /// Position up to which the log was given to the channel; none until the backup has said what it has.
+    sent: Option<u64>,
+    /// What the primary was told last, and when.
+    told: Ack,
+    told_at: u64,
+    /// Nothing more is taken from the channel.
+    draining: bool,
+    started: bool,
+    turn: Option<Turn>,
+    /// Positions of the last round, for heartbeats and people.
+    positions: Positions,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Positions {
+    sent: u64,
+    received: u64,
+    executed: u64,
+    virtual_ns: u64,
+}
+
+/// What a link is made from.
+pub struct Parts {
+    /// The state machine.
+    pub pair: Pair,
+    /// The logging card.
+    pub wire: Wire,
+    /// Heartbeats.
+    pub beats: Beats,
+    /// The arbiter, and where it is.
+    pub arbiter: (Client, Peer),
+    /// Where the peer's heartbeats go.
+    pub peer_at: Peer,
+    /// This host.
+    pub side: Side,
+}
+
+impl Link {
+    /// A link that looks for the peer.
+    pub fn new(parts: Parts) -> Box<Self> {
+        let Parts { pair, wire, beats, arbiter: (arbiter, arbiter_at), peer_at, side } = parts;
+        Box::new(Self {
+            pair,
+            wire,
+            beats,
+            arbiter,
+            arbiter_at,
+            peer_at,
+            side,
+            sent: None,
+            told: Ack::default(),
+            told_at: 0,
+            draining: false,
+            started: false,
+            turn: None,
+            positions: Positions::default(),
+        })
+    }
+
+    /// What this host is.
+    pub fn state(&self) -> State {
+        self.pair.state()
+    }
+
+    /// Its role.
+    pub fn role(&self) -> Role {
+        self.pair.role()
+    }
+
+    /// Whether the log goes further than this link has seen.
+    pub const fn is_behind(&self, position: u64) -> bool {
+        self.positions.sent < position
+    }
+
+    /// Whether the guest may start.
+    pub const fn has_started(&self) -> bool {
+        self.started
+    }
+
+    /// Whether there is nothing to be done for the pair any more.
+    pub fn is_over(&self) -> bool {
+        matches!(self.pair.state(), State::Halted(_) | State::Ended)
+    }
+
+    /// Does what is due. What changes for the guest, if anything.
+    pub fn serve(&mut self, ends: &mut Ends<'_>) -> Option<Turn> {
+        let now = time::now_ns();
+        self.note_positions(ends);
+        self.receive(now, ends);
+        self.ask_arbiter(now, ends);
+        self.step(Event::Tick, now, ends);
+        if self.draining && ends.drained {
+            let position = self.positions.received;
+            self.step(Event::Drained { position }, now, ends);
+        }
+        if let Some(outside) = &mut ends.outside {
+            outside.release(self.pair.released(), now);
+        }
+        self.send(now, ends);
+        self.set_alarm(ends);
+        self.turn.take()
+    }
+
+    /// Tells the state machine something, and does what it says.
+    pub fn tell(&mut self, event: Event, ends: &mut Ends<'_>) {
+        self.step(event, time::now_ns(), ends);
+    }
+
+    fn note_positions(&mut self, ends: &Ends<'_>) {
+        self.positions.virtual_ns = ends.virtual_ns;
+        if let Some(journal) = &ends.journal {
+            self.positions.sent = journal.bytes().0;
+        }
+        if let Some(stream) = &ends.stream {
+            (self.positions.received, self.positions.executed) = (stream.received(), stream.executed());
+        }
+    }
+
+    /// Takes in what has come to the cards.
+    fn receive(&mut self, now: u64, ends: &mut Ends<'_>) {
+        let mut events: Deque<Event, ACTIONS> = Deque::new();
+        loop {
+            let Self { wire, draining, sent, .. } = self;
+            let stream = core::cell::RefCell::new(ends.stream.as_deref_mut());
+            let taken = core::cell::Cell::new(0_usize);
+            wire.receive(
+                now,
+                // What a message is to change has to be done before the next comes.
+                &mut |bytes| {
+                    taken.get() == 0
+                        && stream.borrow().as_ref().is_none_or(|stream| stream.room() >= 2 * bytes)
+                },
+                &mut |message| {
+                    taken.set(taken.get() + 1);
+                    let event = match *message {
+                        Message::Log(piece) => {
+                            if let Some(stream) = stream.borrow_mut().as_mut().filter(|_| !*draining) {
+                                // There is room: it was asked.
+                                let _ = stream.push(piece);
+                            }
+                            Event::ChannelHeard
+                        }
+                        Message::Ack(ack) => {
+                            // The first on a connection says where to go on.
+                            sent.get_or_insert(ack.received);
+                            Event::Acked(ack)
+                        }
+                        Message::Armed { generation } => Event::Armed(generation),
+                        Message::Goodbye(why) => Event::Goodbye(why),
+                        Message::Ready | Message::Ping => Event::ChannelHeard,
+                    };
+                    // Of several acknowledgements the last says all.
+                    let again = match (events.back(), &event) {
+                        (Some(Event::Acked(_)), Event::Acked(_)) => events.pop_back().is_some(),
+                        _ => false,
+                    };
+                    if again || events.back() != Some(&event) {
+                        let _ = events.push_back(event);
+                    }
+                },
+            );
+            while let Some(event) = events.pop_front() {
+                self.step(event, now, ends);
+            }
+            self.follow_channel(now, ends);
+            if taken.get() == 0 {
+                break;
+            }
+        }
+        self.hear(now, ends);
+    }
+
+    /// What has happened to the channel itself.
+    fn follow_channel(&mut self, now: u64, ends: &mut Ends<'_>) {
+        while let Some(event) = self.wire.event() {
+            let event = match event {
+                channel::Event::Secured { peer, .. } => {
+                    self.sent = None;
+                    // An empty acknowledgement says what this host has.
+                    self.told_at = 0;
+                    self.told = Ack { received: u64::MAX, ..self.told };
+                    self.beats.meet(peer);
+                    Event::ChannelUp { peer }
+                }
+                channel::Event::Lost => Event::ChannelDown,
+                channel::Event::Refused(Refusal::Restarted) => Event::PeerRestarted,
+                channel::Event::Refused(refusal) => Event::Refused(refused(&refusal)),
+            };
+            self.step(event, now, ends);
+        }
+    }
+
+    /// Heartbeats, and the arbiter's replies: datagrams.
+    fn hear(&mut self, now: u64, ends: &mut Ends<'_>) {
+        let mut bytes = [0; DATAGRAM];
+        while let Some((length, from)) = self.wire.datagram(&mut bytes) {
+            let datagram = &bytes[..length];
+            if from == self.arbiter_at {
+                if length == REPLY {
+                    self.arbiter.receive(datagram);
+                }
+            } else if let Some(beat) = self.beats.open(datagram) {
+                self.heard(Path::Logging, &beat, now, ends);
+            }
+        }
+        while let Some(beat) = self.beats.next() {
+            self.heard(Path::Guest, &beat, now, ends);
+        }
+    }
+
+    fn heard(&mut self, path: Path, beat: &Beat, now: u64, ends: &mut Ends<'_>) {
+        let (generation, status) = (beat.generation, beat.status);
+        if self.pair.role() == Role::Backup
+            && status == Status::Primary
+            && let Some(outside) = &mut ends.outside
+        {
+            // What the primary has let out need not be kept here.
+            outside.forget(beat.received);
+        }
+        self.step(Event::Heard { path, generation, status }, now, ends);
+    }
+
+    fn ask_arbiter(&mut self, now: u64, ends: &mut Ends<'_>) {
+        while let Some(request) = self.arbiter.transmit(now) {
+            self.wire.send_datagram(self.arbiter_at, &request);
+        }
+        while let Some(answer) = self.arbiter.poll(now) {
+            self.step(Event::Answer(answer), now, ends);
+            while let Some(request) = self.arbiter.transmit(now) {
+                self.wire.send_datagram(self.arbiter_at, &request);
+            }
+        }
+    }
+
+    fn step(&mut self, event: Event, now: u64, ends: &mut Ends<'_>) {
+        let mut actions: Vec<Action, ACTIONS> = Vec::new();
+        self.pair.step(event, now, &mut |action| {
+            actions.push(action).expect("no event has so many actions");
+        });
+        for action in actions {
+            self.act(action, now, ends);
+        }
+    }
+
+    fn act(&mut self, action: Action, now: u64, ends: &mut Ends<'_>) {
+        match action {
+            Action::SendBeat { path, status } => self.beat(path, status, ends),
+            Action::Ask(ask) => self.ask(ask, now),
+            Action::SendArmed { generation } => {
+                self.wire.channel.send(&Message::Armed { generation });
+            }
+            Action::StartGuest => {
+                if let Some(peer) = self.pair.peer() {
+                    self.wire.channel.pin(peer);
+                }
+                self.started = true;
+            }
+            Action::ReleaseTo(position) => {
+                if let Some(outside) = &mut ends.outside {
+                    outside.release(position, now);
+                }
+            }
+            Action::ReleaseAll => self.turn = Some(Turn::Solo),
+            Action::Drain => self.draining = true,
+            Action::GoLive => self.turn = Some(Turn::Live),
+            Action::SendGoodbye(why) => {
+                self.wire.channel.send(&Message::Goodbye(why));
+                self.wire.send(now);
+            }
+            Action::CloseChannel => self.wire.close(),
+            Action::Halt(_) => self.turn = Some(Turn::Halted),
+            Action::StopGuest => {
+                if self.pair.state() == State::Ended {
+                    self.turn = Some(Turn::Ended);
+                }
+            }
+            // Whoever ends the guest closes the log himself; orders are applied where they are given.
+            Action::EndLog | Action::Apply(_) => {}
+            Action::Note(event) => {
+                log::info!("pair: {event}");
+                machine_line!(
+                    "pair event={} side={} role={} generation={} ns={now}",
+                    event.name(),
+                    self.side,
+                    self.pair.role(),
+                    self.pair.generation()
+                );
+            }
+        }
+    }
+
+    fn ask(&mut self, ask: Ask, now: u64) {
+        if !self.arbiter.is_safe() && matches!(ask, Ask::Arm { .. }) {
+            log::warn!(
+                "UNSAFE: {} arbitrates, not a shared disk: what it knows does not outlast it",
+                self.arbiter.name()
+            );
+        }
+        self.arbiter.ask(ask, now);
+        while let Some(request) = self.arbiter.transmit(now) {
+            self.wire.send_datagram(self.arbiter_at, &request);
+        }
+    }
+
+    fn beat(&mut self, path: Path, status: Status, ends: &mut Ends<'_>) {
+        let Positions { sent, received, executed, virtual_ns } = self.positions;
+        // A primary receives no log; it says there what it has released.
+        let received = if self.pair.role() == Role::Primary { self.pair.released() } else { received };
+        let generation = self.pair.generation();
+        let beat = Beat { generation, status, sent, received, executed, virtual_ns };
+        match path {
+            Path::Logging => {
+                if let Some(datagram) = self.beats.datagram(&beat) {
+                    self.wire.send_datagram(self.peer_at, &datagram);
+                }
+            }
+            Path::Guest => {
+                if let Some(outside) = &mut ends.outside
+                    && let Some(frame) = self.beats.frame(&beat)
+                {
+                    outside.send_aside(&frame);
+                }
+            }
+        }
+    }
+
+    /// Gives the channel what it has to carry, and sends.
+    fn send(&mut self, now: u64, ends: &mut Ends<'_>) {
+        if let Some(journal) = &mut ends.journal {
+            let position = journal.bytes().0;
+            self.step(Event::Sent(position), now, &mut Ends::nothing());
+            self.send_log(journal);
+        }
+        if let Some(stream) = &ends.stream {
+            let ack = Ack {
+                received: stream.received(),
+                executed: stream.executed(),
+                executed_ns: ends.virtual_ns,
+            };
+            let news = ack.received != self.told.received
+                || ack.executed != self.told.executed && now.saturating_sub(self.told_at) >= TELL_NS;
+            if news && !self.draining && self.wire.channel.send(&Message::Ack(ack)) {
+                (self.told, self.told_at) = (ack, now);
+            }
+        }
+        self.wire.send(now);
+    }
+
+    /// Gives the log to the channel, from where the backup has it on.
+    fn send_log(&mut self, journal: &mut Journal) {
+        let buffer = journal.buffer();
+        let acked = self.pair.acked().received;
+        if acked > buffer.consumed() {
+            buffer.consume((acked - buffer.consumed()) as usize);
+        }
+        let Some(mut sent) = self.sent else { return };
+        loop {
+            let Some(skip) = sent.checked_sub(buffer.consumed()) else {
+                // The backup has less than it has acknowledged: no such peer is believed.
+                self.sent = None;
+                return;
+            };
+            let (near, far) = buffer.readable();
+            let rest = match near.get(skip as usize..) {
+                Some(rest) if !rest.is_empty() => rest,
+                _ => far.get(skip as usize - near.len()..).unwrap_or_default(),
+            };
+            let count = self.wire.channel.send_log(rest);
+            if count == 0 {
+                break;
+            }
+            sent += count as u64;
+        }
+        self.sent = Some(sent);
+    }
+
+    /// Has [`crate::duties::LOG`] raised when something is due.
+    fn set_alarm(&self, ends: &Ends<'_>) {
+        let block = ends.journal.as_ref().and_then(|journal| journal.block_due(ends.halted));
+        let dues = [self.pair.next_deadline(), self.arbiter.next_deadline(), self.wire.due(), block];
+        let due = dues.into_iter().flatten().min();
+        let polled = alarm::deadline(Alarm::Log);
+        // A card without interrupts may have set it for sooner.
+        if due.is_some_and(|due| polled.is_none_or(|at| due < at)) {
+            alarm::set(Alarm::Log, due);
+        }
+    }
+
+    /// Keeps a frame from the guest's card if it is a heartbeat: then it is nothing for the guest.
+    pub fn takes(&mut self, frame: &[u8]) -> bool {
+        self.beats.take(frame)
+    }
+
+    /// Tells about the pair, for the shell.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn describe(&self, out: &mut dyn Write) -> fmt::Result {
+        let Positions { sent, received, executed, virtual_ns } = self.positions;
+        let (pair, acked) = (&self.pair, self.pair.acked());
+        writeln!(
+            out,
+            "host {}: {}, {}; generation {}; arbiter: {}{}",
+            self.side,
+            pair.role(),
+            pair.state(),
+            pair.generation(),
+            self.arbiter.name(),
+            if self.arbiter.is_safe() { "" } else { " (UNSAFE)" }
+        )?;
+        match pair.role() {
+            Role::Primary => writeln!(
+                out,
+                "log: {sent} bytes, acknowledged {}, executed {}, released {}; backup {} us behind",
+                acked.received,
+                acked.executed,
+                pair.released(),
+                virtual_ns.saturating_sub(acked.executed_ns) / 1000
+            )?,
+            Role::Backup => writeln!(out, "log: {received} bytes received, {executed} executed")?,
+        }
+        let carried = self.wire.channel.carried();
+        let up = if pair.channel_is_up() { "stands" } else { "is down" };
+        writeln!(
+            out,
+            "channel {up} on card {}: {} records sent ({} bytes), {} received ({} bytes)",
+            self.wire.address(),
+            carried.sent_records,
+            carried.sent_bytes,
+            carried.received_records,
+            carried.received_bytes
+        )?;
+        let strangers = self.wire.channel.counters();
+        writeln!(
+            out,
+            "strangers: garbage {}, other greeting {}, forged {}, replayed {}, abandoned {}",
+            strangers.garbage, strangers.greeting, strangers.forged, strangers.replayed, strangers.abandoned
+        )?;
+        for path in Path::ALL {
+            let (sent, seen) = self.beats.counters(path);
+            let hears = if pair.hears(path) { "heard" } else { "silent" };
+            writeln!(
+                out,
+                "heartbeats on the {path}: {hears}; {sent} sent, {} accepted, {} missed, {} refused",
+                seen.accepted,
+                seen.missed,
+                seen.refused()
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Tells what has happened, for the shell.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn events(&self, out: &mut dyn Write) -> fmt::Result {
+        for (at, event) in self.pair.history().iter() {
+            writeln!(out, "{:>8}.{:03} s {event}", at / 1_000_000_000, at / 1_000_000 % 1000)?;
+        }
+        Ok(())
+    }
+
+    /// Why this host has given up, if it has.
+    pub fn halted(&self) -> Option<Halted> {
+        match self.pair.state() {
+            State::Halted(why) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+impl Ends<'_> {
+    /// Nothing of the guest.
+    pub const fn nothing() -> Self {
+        Self { journal: None, stream: None, outside: None, virtual_ns: 0, drained: false, halted: false }
+    }
+}
+
+/// Why a peer was refused, in words.
+fn refused(refusal: &Refusal) -> Text {
+    match refusal {
+        Refusal::Facts(difference) | Refusal::Greeting(difference) => said(difference),
+        other => Text::of(other),
+    }
+}
+
+fn said(difference: &Difference) -> Text {
+    Text::of(difference)
+}

@@ -1,0 +1,125 @@
+//! Makes the link from the configuration: keys, cards, arbiter.
+
+use super::beats::Beats;
+use super::identity::Identity;
+use super::link::{Link, Parts};
+use super::wire::Wire;
+use crate::arch::{cpu, time};
+use crate::machine_line;
+use crate::network::service::OpenError;
+use alloc::boxed::Box;
+use core::fmt;
+use ft::arbiter::lock::{self, Client};
+use ft::arbiter::record::VmId;
+use ft::channel::facts::Unfit;
+use ft::channel::{Channel, Role as End, Settings as ChannelSettings};
+use ft::keys::{Incarnation, Keys};
+use ft::pair::{Pair, Role, Settings};
+use ft::side::Side;
+use hal::MacAddress;
+use machine::cpu::Profile;
+use replay::log::header::Modules;
+use vm_config::Arbiter;
+
+/// The first generation. Redundancy that is restored will have the next one.
+const GENERATION: u64 = 1;
+
+/// Nanoseconds in a millisecond.
+const MILLISECOND: u64 = 1_000_000;
+
+/// Why this host cannot be one of a pair.
+#[derive(Debug)]
+pub enum Refused {
+    /// The command line does not say which host this is.
+    NoSide,
+    /// The logging card.
+    Card(OpenError),
+    /// What it would have to say of itself does not fit.
+    Facts(Unfit),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSide => f.write_str(
+                "which of the two hosts is this? Add host=a or host=b to the kernel's command line; everything else is the same \
+                 on both",
+            ),
+            Self::Card(error) => write!(f, "log-card: {error}"),
+            Self::Facts(unfit) => unfit.fmt(f),
+        }
+    }
+}
+
+/// What the link is made for.
+pub struct Request<'a> {
+    /// The pair.
+    pub pair: &'a vm_config::Pair,
+    /// Which host this is.
+    pub side: Option<Side>,
+    /// The guest's processor.
+    pub profile: &'static Profile,
+    /// The whole lockstep.toml.
+    pub config: &'a str,
+    /// What the virtual machine starts from.
+    pub modules: &'a Modules<'a>,
+    /// The card's own address on the guest's network, if there is one.
+    pub guest_card: Option<MacAddress>,
+}
+
+/// Opens the link; it looks for the peer whenever it is served.
+///
+/// # Errors
+/// [`Refused`].
+pub fn open(request: &Request<'_>) -> Result<Box<Link>, Refused> {
+    let Request { pair, .. } = request;
+    let side = request.side.ok_or(Refused::NoSide)?;
+    let own = Incarnation(cpu::random());
+    let keys = Keys::new(&pair.key.0, &pair.name, GENERATION);
+    let identity = Identity::new(request.profile, request.config, request.modules);
+    let settings = ChannelSettings {
+        role: if side == Side::A { End::Responder } else { End::Initiator },
+        keys: &keys,
+        incarnation: own,
+        facts: identity.facts(),
+    };
+    let channel = Channel::new(&settings, random).map_err(Refused::Facts)?;
+    let wire = Wire::open(pair, side, channel).map_err(Refused::Card)?;
+    let beats = Beats::new(pair, keys, side, own, request.guest_card);
+    let Arbiter::LockServer { ip, port } = pair.arbiter;
+    let arbiter = Client::new(lock::Settings {
+        vm: VmId::of(&pair.name),
+        side,
+        nonce: own,
+        again_ns: lock::Settings::AGAIN_NS,
+        give_up_ns: lock::Settings::GIVE_UP_NS,
+    });
+    let role = if pair.first as usize == side.index() { Role::Primary } else { Role::Backup };
+    let settings = Settings {
+        role,
+        generation: GENERATION,
+        paths: [true, beats.has_guest_path()],
+        heartbeat_ns: u64::from(pair.heartbeat) * MILLISECOND,
+        timeout_ns: u64::from(pair.timeout) * MILLISECOND,
+        stall_ns: u64::from(pair.stall) * MILLISECOND,
+        retry_ns: Settings::RETRY_NS,
+    };
+    let peer = pair.hosts[side.other().index()];
+    log::info!("host {side} of the pair {}, to be {role}; looks for host {}", pair.name, side.other());
+    machine_line!("pair event=opened side={side} role={role} name={} card={}", pair.name, wire.address());
+    Ok(Link::new(Parts {
+        pair: Pair::new(settings, time::now_ns()),
+        wire,
+        beats,
+        arbiter: (arbiter, (ip, port)),
+        peer_at: (peer.log_address.ip, pair.beat_port),
+        side,
+    }))
+}
+
+/// 32 random bytes.
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.as_chunks_mut().0.iter_mut().for_each(|word| *word = cpu::random().to_le_bytes());
+    bytes
+}

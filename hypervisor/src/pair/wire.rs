@@ -1,0 +1,217 @@
+//! The logging card: the channel's connections, and datagrams beside them.
+
+use crate::arch::alarm::Alarm;
+use crate::arch::cpu;
+use crate::duties;
+use crate::network::Nic;
+use crate::network::service::{OpenError, Service};
+use alloc::boxed::Box;
+use alloc::vec;
+use ft::channel::{Channel, Event, Message, PLACES};
+use ft::side::Side;
+use hal::{Filter, NetDevice, NetEvents};
+use net::{DATAGRAM, Peer, Settings, Stack, State};
+use vm_config::Pair;
+
+/// Bytes on their way on one connection that are not acknowledged.
+const SEND_BYTES: usize = 256 << 10;
+
+/// Bytes of one connection that have arrived and are not read: more than the peer may have under way.
+const RECEIVE_BYTES: usize = 320 << 10;
+
+/// Bytes that are moved at once between connection and channel.
+const PIECE: usize = 16 << 10;
+
+/// How many times as fast as ours TCP's clock runs: the peer is on the same wire.
+const HASTE: u32 = 20;
+
+/// How long a peer that owes an acknowledgement may be silent before its connection is given up, milliseconds.
+const PATIENCE_MS: u64 = 2_000;
+
+/// The card, with what runs on it.
+pub struct Wire {
+    stack: Stack<Nic>,
+    service: Service,
+    /// The channel.
+    pub channel: Channel,
+    end: End,
+    connected: [bool; PLACES],
+    /// The channel is closed for good.
+    closed: bool,
+    /// What the card may interrupt for.
+    wanted: NetEvents,
+    /// When the stack wants to be polled, nanoseconds of uptime.
+    due: Option<u64>,
+    piece: Box<[u8]>,
+}
+
+/// How connections come about.
+#[derive(Clone, Copy)]
+enum End {
+    Listens(u16),
+    Connects(Peer),
+}
+
+impl Wire {
+    /// Starts the card and awaits the peer there. Allocates all that it will need; on the boot processor, before the pools
+    /// are closed.
+    ///
+    /// # Errors
+    /// The card cannot be used.
+    pub fn open(pair: &Pair, side: Side, channel: Channel) -> Result<Self, OpenError> {
+        let [own, peer] = [side, side.other()].map(|side| pair.hosts[side.index()]);
+        let (mut nic, service) = Service::open(&own.log_card, duties::LOG, Alarm::Log)?;
+        nic.set_filter(Filter::default());
+        let settings = Settings {
+            address: own.log_address.ip,
+            prefix: own.log_address.prefix,
+            seed: cpu::random(),
+            lines: channel.places(),
+            send_bytes: SEND_BYTES,
+            receive_bytes: RECEIVE_BYTES,
+            patience_ms: PATIENCE_MS,
+            haste: HASTE,
+            only: Some(peer.log_address.ip),
+            datagrams: Some(pair.beat_port),
+        };
+        let mut stack = Stack::new(nic, &settings);
+        let end = match side {
+            Side::A => End::Listens(own.log_port),
+            Side::B => End::Connects((peer.log_address.ip, peer.log_port)),
+        };
+        (0..stack.lines()).for_each(|line| end.begin(&mut stack, line));
+        Ok(Self {
+            stack,
+            service,
+            channel,
+            end,
+            connected: [false; PLACES],
+            closed: false,
+            wanted: NetEvents::NONE,
+            due: None,
+            piece: vec![0; PIECE].into_boxed_slice(),
+        })
+    }
+
+    /// Takes in what has arrived and gives messages to `take`, as long as `ready` says that it can have another piece of the log.
+    pub fn receive(
+        &mut self,
+        now: u64,
+        ready: &mut dyn FnMut(usize) -> bool,
+        take: &mut dyn FnMut(&Message<'_>),
+    ) {
+        self.poll(now);
+        if self.closed {
+            return;
+        }
+        for line in 0..self.stack.lines() {
+            self.follow(line, now);
+            while ready(PIECE) {
+                let count = self.stack.receive(line, &mut self.piece);
+                if count == 0 {
+                    break;
+                }
+                let mut fed = 0;
+                while fed < count {
+                    fed += self.channel.feed(line, &self.piece[fed..count]);
+                    while let Some(message) = self.channel.next() {
+                        take(&message);
+                    }
+                }
+            }
+            if self.channel.must_close(line, now) || self.stack.peer_has_ended(line) {
+                self.channel.disconnected(line);
+                self.connected[line] = false;
+                self.end.begin(&mut self.stack, line);
+            }
+        }
+    }
+
+    /// Follows what has become of a line's connection.
+    fn follow(&mut self, line: usize, now: u64) {
+        let connected = self.stack.state(line) == State::Connected;
+        let was = core::mem::replace(&mut self.connected[line], connected);
+        match (was, connected) {
+            (false, true) => self.channel.connected(line, now),
+            (true, false) => self.channel.disconnected(line),
+            _ => {}
+        }
+        if matches!(self.stack.state(line), State::Lost | State::Closed) {
+            self.end.begin(&mut self.stack, line);
+        }
+    }
+
+    /// What has happened on the channel.
+    pub fn event(&mut self) -> Option<Event> {
+        self.channel.take_event()
+    }
+
+    /// Sends what the channel has to send, as far as there is room.
+    pub fn send(&mut self, now: u64) {
+        for line in 0..self.stack.lines() {
+            loop {
+                let room = self.stack.room(line).min(PIECE);
+                let count = self.channel.pull(line, &mut self.piece[..room]);
+                if count == 0 {
+                    break;
+                }
+                self.stack.send(line, &self.piece[..count]);
+            }
+        }
+        self.poll(now);
+    }
+
+    /// Closes the channel for good; what was given to it before is still delivered.
+    pub fn close(&mut self) {
+        if !core::mem::replace(&mut self.closed, true) {
+            for line in 0..self.stack.lines() {
+                self.channel.disconnected(line);
+                self.stack.close(line);
+            }
+        }
+    }
+
+    /// Sends a datagram. It may be lost.
+    pub fn send_datagram(&mut self, to: Peer, bytes: &[u8]) {
+        self.stack.send_datagram(to, bytes);
+    }
+
+    /// A datagram that has arrived, and whom it says that it is from.
+    pub fn datagram(&mut self, bytes: &mut [u8; DATAGRAM]) -> Option<(usize, Peer)> {
+        self.stack.receive_datagram(bytes)
+    }
+
+    /// Lets card and stack do what there is to do.
+    fn poll(&mut self, now: u64) {
+        let events = self.stack.card().take_events();
+        let before = self.stack.counters().received_frames;
+        self.due = self.stack.poll(now);
+        let busy = events != NetEvents::NONE || self.stack.counters().received_frames != before;
+        let more = self.due.is_some_and(|due| due <= now);
+        self.service.polled(busy, more);
+        let wanted = NetEvents { received: true, sent: self.stack.waits_for_card(), link: true };
+        if wanted != self.wanted {
+            self.wanted = wanted;
+            self.stack.card().set_events(wanted);
+        }
+    }
+
+    /// When this wants to be polled though nothing arrives, nanoseconds of uptime.
+    pub fn due(&self) -> Option<u64> {
+        self.due.into_iter().chain(self.channel.deadline()).min()
+    }
+
+    /// The card, for people.
+    pub fn address(&self) -> pci::Address {
+        self.service.address()
+    }
+}
+
+impl End {
+    fn begin(self, stack: &mut Stack<Nic>, line: usize) {
+        match self {
+            Self::Listens(port) => stack.listen(line, port),
+            Self::Connects(peer) => stack.connect(line, peer),
+        }
+    }
+}
