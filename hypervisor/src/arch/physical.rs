@@ -2,6 +2,7 @@
 
 use super::paging;
 use crate::memory::{self, FRAME, OutOfFrames, Zone};
+use alloc::boxed::Box;
 use boot::memory_map::Range;
 
 /// The boot information the loader left at `address`; `None` if it says a size that cannot be.
@@ -82,6 +83,15 @@ impl Pages {
     /// No such memory.
     pub fn one() -> Result<Pages, OutOfFrames> {
         Pages::take(1, FRAME, Zone::Any)
+    }
+
+    /// So many bytes that are never given back: what is too large for the heap.
+    ///
+    /// # Errors
+    /// No such memory.
+    pub fn for_good(bytes: usize) -> Result<&'static mut [u8], OutOfFrames> {
+        let pages = Box::leak(Box::new(Pages::take((bytes as u64).div_ceil(FRAME), FRAME, Zone::Any)?));
+        Ok(&mut pages.bytes_mut()[..bytes])
     }
 
     /// Physical address of the first byte.

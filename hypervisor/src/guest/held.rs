@@ -1,9 +1,9 @@
 //! What the guest of a pair has sent and what may not leave this host yet: the output rule's queue, with console bytes put
 //! together.
 
+use crate::arch::physical::Pages;
 use crate::arch::time;
-use alloc::boxed::Box;
-use alloc::vec;
+use crate::memory::OutOfFrames;
 use ft::outputs::{Kind, Outputs};
 use heapless::Vec;
 
@@ -41,10 +41,13 @@ pub struct Held {
 }
 
 impl Held {
-    /// An empty queue. Allocates.
-    pub fn new(holder: Holder) -> Self {
-        let outputs = Outputs::new(Box::leak(vec![0; BYTES].into_boxed_slice()));
-        Self { outputs, holder, console: Vec::new(), since: 0, frame: false }
+    /// An empty queue.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn new(holder: Holder) -> Result<Self, OutOfFrames> {
+        let outputs = Outputs::new(Pages::for_good(BYTES)?);
+        Ok(Self { outputs, holder, console: Vec::new(), since: 0, frame: false })
     }
 
     /// Whose it is.

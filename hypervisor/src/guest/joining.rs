@@ -9,14 +9,15 @@ use super::recording::Recording;
 use super::replaying::Replaying;
 use super::tape::Tape;
 use super::time::GuestTime;
+use crate::arch::physical::Pages;
 use crate::arch::{alarm, time};
 use crate::duties::{self, HOST};
+use crate::memory::OutOfFrames;
 use crate::options::Options;
 use crate::pair::{self, Ends, Link, Request};
 use crate::proof;
-use crate::vmm::vm::Vm;
+use crate::vmm::vm::{Vm, VmError};
 use alloc::boxed::Box;
-use alloc::vec;
 use ft::pair::{Role, State};
 use replay::log::stream::{Stream, WORKING_BYTES};
 use replay::replayer::Replayer;
@@ -94,7 +95,7 @@ impl Plan {
             // The backup was lost at the last moment.
             return Ok(Tape::Off);
         }
-        outside.hold(Holder::Primary);
+        outside.hold(Holder::Primary).map_err(no_memory)?;
         Ok(Tape::Recording(Box::new(Recording::new(journal, digest, pair.checkpoint))))
     }
 
@@ -107,8 +108,8 @@ impl Plan {
         margin: u64,
         options: &Options<'static>,
     ) -> Result<Tape, BuildError> {
-        let memory = |bytes| Box::leak(vec![0; bytes].into_boxed_slice());
-        let mut stream = Stream::new(memory(BACKLOG), memory(WORKING_BYTES)).expect("it is large enough");
+        let memory = |bytes| Pages::for_good(bytes).map_err(no_memory);
+        let mut stream = Stream::new(memory(BACKLOG)?, memory(WORKING_BYTES)?).expect("it is large enough");
         let mut rate = None;
         loop {
             if rate.is_none()
@@ -130,9 +131,13 @@ impl Plan {
         let paging = self.config.pair.as_ref().map(|pair| pair.paging).unwrap_or_default();
         let digest = self.digest(vm, super::build::described_paging(paging))?;
         let replayer = Replayer::new(Feed::Channel(stream), margin)?;
-        outside.hold(Holder::Backup);
+        outside.hold(Holder::Backup).map_err(no_memory)?;
         Ok(Tape::Replaying(Box::new(Replaying::new(replayer, digest, options.replay))))
     }
+}
+
+const fn no_memory(error: OutOfFrames) -> BuildError {
+    BuildError::Memory(VmError::Memory(error))
 }
 
 /// Serves the link until it is enough.

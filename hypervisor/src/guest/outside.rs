@@ -3,6 +3,7 @@
 
 use super::held::{Held, Holder};
 use crate::bridge::Bridge;
+use crate::memory::OutOfFrames;
 use crate::terminal;
 use core::fmt::{self, Write};
 use ft::outputs::{Kind, Limit, Output as Waiting};
@@ -80,8 +81,12 @@ impl Outside {
     }
 
     /// Holds from now on what the guest sends.
-    pub fn hold(&mut self, holder: Holder) {
-        self.held = Some(Held::new(holder));
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn hold(&mut self, holder: Holder) -> Result<(), OutOfFrames> {
+        self.held = Some(Held::new(holder)?);
+        Ok(())
     }
 
     /// Lets everything out, what is held first, and from now on at once.
