@@ -1,5 +1,6 @@
 //! The guest's turns on a host, and the log.
 
+use ft::lag::FULL;
 use ft::outputs::Kind;
 use ft::pair::Event;
 use toy::machine::Packet;
@@ -26,6 +27,7 @@ impl World<'_> {
         if host.gear == Gear::Off || !host.is_awake() {
             return;
         }
+        let at = at.max(host.busy);
         if host.run_at.is_none_or(|known| at < known) {
             host.run_at = Some(at);
             self.deliver(at, id, Incoming::Run);
@@ -60,7 +62,8 @@ impl World<'_> {
             match guest.lead(host.tape.as_mut(), target, &mut host.arrived) {
                 Led::Ran(count) => taken += self.takes(id, count),
                 Led::Halted(until) => {
-                    let host = &self.hosts[id];
+                    let host = &mut self.hosts[id];
+                    host.busy = begun + taken;
                     let due = if until == u64::MAX { NEVER } else { host.clock.when(host.born + until) };
                     let pending = host.tape.as_ref().is_some_and(|tape| tape.is_pending());
                     let age = begun + taken + self.plan.heartbeat / 4;
@@ -79,7 +82,17 @@ impl World<'_> {
             }
         }
         self.close_if_old(id, local + taken)?;
-        self.rest(id, begun + taken)
+        // A guest that is slowed down has but a share of the time.
+        let host = &self.hosts[id];
+        let share = if host.gear == Gear::Leads { host.lag.share() } else { FULL };
+        self.goes_on(id, begun + taken * u64::from(FULL) / u64::from(share))
+    }
+
+    /// The guest's turn has taken until then; its next comes right after.
+    fn goes_on(&mut self, id: usize, until: u64) -> Step {
+        self.hosts[id].busy = until;
+        self.stepped_at = self.now;
+        self.rest(id, until)
     }
 
     /// The guest rests until then.
@@ -193,10 +206,13 @@ impl World<'_> {
                 break;
             }
         }
+        if local + taken >= self.hosts[id].acked_at + self.plan.heartbeat / 4 {
+            self.acknowledge(id);
+        }
         // What has become free may be filled again.
         let epoch = self.connection.epoch;
         self.read_stream(id, epoch)?;
-        self.rest(id, begun + taken)
+        self.goes_on(id, begun + taken)
     }
 
     /// Everything that has arrived was executed.

@@ -6,6 +6,7 @@ use ft::arbiter::lock::{Client, Settings as LockSettings};
 use ft::arbiter::record::VmId;
 use ft::heartbeat::Beat;
 use ft::keys::Incarnation;
+use ft::lag::Lag;
 use ft::outputs::Outputs;
 use ft::pair::{Action, Event, Pair, Role, Settings, State};
 use ft::side::Side;
@@ -154,6 +155,8 @@ pub struct Host<'m> {
     pub arrived: VecDeque<Arrival>,
     /// The host's time at which the guest's clock was zero, or would have been.
     pub born: u64,
+    /// Until when the guest's last turn takes.
+    pub busy: u64,
     /// When the block was closed last, by the host's clock.
     pub closed_at: u64,
     /// The position up to which the log was sent on this connection; none until the backup says where to go on.
@@ -162,6 +165,10 @@ pub struct Host<'m> {
     pub acknowledged: u64,
     /// What the peer has said that it has sent.
     pub peer_sent: u64,
+    /// Of a primary: how much of its time the guest has.
+    pub lag: Lag,
+    /// Of a backup: when it has acknowledged last, by its clock.
+    pub acked_at: u64,
     /// The channel is closed for good.
     pub closed: bool,
     /// The one start of the peer that is accepted.
@@ -226,10 +233,13 @@ impl<'m> Host<'m> {
             computed: 0,
             arrived: VecDeque::new(),
             born: 0,
+            busy: 0,
             closed_at: local,
             sent: None,
             acknowledged: 0,
             peer_sent: 0,
+            lag: Lag::new(plan.lag),
+            acked_at: local,
             closed: false,
             pinned: None,
             ending: false,

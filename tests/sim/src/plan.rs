@@ -118,7 +118,7 @@ impl Plan {
             heartbeat,
             timeout,
             stall,
-            lag: r.between(2, 10) * MS,
+            lag: r.between(4, 20) * MS,
             first: r.below(2) as usize,
             silicon: [silicon(r), silicon(r)],
             cost: [cost(r, evil), cost(r, evil)],

@@ -234,7 +234,9 @@ impl World<'_> {
         host.gear = match (host.pair.state(), host.pair.role()) {
             (State::Solo, _) => Gear::Alone,
             (_, Role::Primary) => {
-                host.tape = Some(Tape::new(set.buffer, set.log));
+                let tape = Tape::new(set.buffer, set.log);
+                host.events.push_back(Event::Sent(tape.log.pushed()));
+                host.tape = Some(tape);
                 self.facts.paired += 1;
                 Gear::Leads
             }
@@ -291,7 +293,6 @@ impl World<'_> {
             let packet = Packet { number: number(0), sum: number(8) };
             let position = if limit == Limit::All { None } else { output.position };
             self.hosts[id].outputs.pop(local);
-            self.left_at = self.now;
             self.god.released(id, packet, position)?;
         }
         Ok(())
@@ -316,7 +317,9 @@ impl World<'_> {
 
     /// The backup says how far it is.
     pub(crate) fn acknowledge(&mut self, id: usize) {
+        let local = self.local(id);
         let host = &mut self.hosts[id];
+        host.acked_at = local;
         let executed_ns = host.guest.as_ref().map_or(0, Guest::now);
         let (Gear::Follows, Some(track)) = (host.gear, &mut host.track) else { return };
         let stream = track.stream();
@@ -371,8 +374,10 @@ impl World<'_> {
 
     /// The backup says how far it is: on a new connection, where the log goes on.
     fn acked(&mut self, id: usize, ack: Ack) -> Step {
+        let local = self.local(id);
         let host = &mut self.hosts[id];
-        if let Some(tape) = &mut host.tape {
+        if let (Some(tape), Some(guest)) = (&mut host.tape, &host.guest) {
+            host.lag.acked(local, guest.now(), ack.executed_ns);
             let known = tape.log.consumed()..=tape.log.pushed();
             if known.contains(&ack.received) {
                 let gone = (ack.received - tape.log.consumed()) as usize;

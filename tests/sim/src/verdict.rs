@@ -1,5 +1,6 @@
 //! What must be true at the end, when nothing has gone wrong for a while.
 
+use ft::outputs::Limit;
 use ft::pair::{Halted, State};
 
 use crate::god::Broken;
@@ -42,9 +43,16 @@ fn host(world: &World<'_>, id: usize) -> Step {
 
 /// Where a host is live, the guest goes on, and what it sends leaves.
 fn flow(world: &World<'_>) -> Step {
-    let live = world.hosts.iter().any(|host| host.is_live());
-    if live && world.left_at < world.plan.calm {
-        return Err(Broken::Stuck("nothing leaves".to_owned()));
+    for host in world.hosts.iter().filter(|host| host.is_live()) {
+        // Something comes from outside far more often.
+        if world.stepped_at < world.plan.end - 2 * world.plan.timeout {
+            return Err(Broken::Stuck(format!("host {}'s guest stands", host.id)));
+        }
+        let local = host.clock.at(world.plan.end);
+        let oldest = host.outputs.front(Limit::All).map_or(local, |output| output.made_at);
+        if local.saturating_sub(oldest) > 2 * world.plan.timeout {
+            return Err(Broken::Stuck(format!("what host {}'s guest sends does not leave", host.id)));
+        }
     }
     // A host that has won, and has power, is live; and a pair of which no host has lost anything is one.
     if let Some(owner) = world.god.owner.filter(|owner| world.hosts[*owner].alive && !world.god.off) {

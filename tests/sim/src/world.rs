@@ -82,8 +82,8 @@ pub struct World<'m> {
     pub(crate) god: God,
     pub(crate) facts: Facts,
     pub(crate) rng: Seed,
-    /// When the last packet left.
-    pub(crate) left_at: u64,
+    /// When a guest has executed something last.
+    pub(crate) stepped_at: u64,
     pub(crate) seed: u64,
     server: Server,
     spare: Vec<(Set<'m>, Outputs<'m>)>,
@@ -134,7 +134,7 @@ impl<'m> World<'m> {
             connection: Connection::default(),
             god: God::default(),
             facts: Facts::default(),
-            left_at: 0,
+            stepped_at: 0,
             seed,
             server: Server::new(1),
             spare,

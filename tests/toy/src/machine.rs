@@ -48,15 +48,20 @@ pub struct Machine {
 impl Machine {
     /// A machine at power-on. `host`: the seed of everything that is this host's own.
     pub fn new(program: Program, silicon: Silicon, host: u64) -> Self {
-        Self::slower(program, silicon, host, 1)
+        Self::timed(program, silicon, host, 1, 1)
     }
 
-    /// The same, with a clock of which so many times more passes per count.
+    /// The same, with a clock of which so many times more passes per count; timers are slower still, so that the guest does
+    /// more than serve them.
     pub fn slower(program: Program, silicon: Silicon, host: u64, slower: u32) -> Self {
+        Self::timed(program, silicon, host, slower, 4 * slower)
+    }
+
+    fn timed(program: Program, silicon: Silicon, host: u64, slower: u32, timers: u32) -> Self {
         let host = Seed::new(host);
         Self {
             cpu: Cpu::new(program, silicon, host.fork(1)),
-            devices: Devices::new(slower),
+            devices: Devices::new(timers),
             clock: Clock::new(slower),
             emulated: 0,
             charged: 0,
@@ -111,7 +116,8 @@ impl Machine {
 
     /// Something comes in.
     pub fn apply(&mut self, event: &Event<'_>) {
-        if *event == Event::Output {
+        if matches!(event, Event::Output | Event::Hash(_)) {
+            // Nothing comes in.
             return;
         }
         self.changed = true;
