@@ -135,7 +135,7 @@ impl World {
     /// The arbiter: half of what cannot be answered was done all the same.
     fn decide(&mut self, host: usize, ask: Ask) -> Answer {
         let deaf = self.fails(host, Fault::NoDisk);
-        if deaf && self.now % 2 == 0 {
+        if deaf && self.now.is_multiple_of(2) {
             return if matches!(ask, Ask::ReadBack { .. }) { Answer::Unreachable } else { Answer::Unknown };
         }
         let owner = self.owner;
