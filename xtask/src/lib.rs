@@ -17,6 +17,7 @@ pub mod linux;
 pub mod linux_image;
 pub mod log;
 pub mod modules;
+pub mod nic;
 pub mod packages;
 pub mod pairing;
 pub mod paths;

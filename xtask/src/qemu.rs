@@ -16,8 +16,10 @@ use crate::run::{Cmd, Owned};
 use crate::setup::needs::Work;
 use crate::{paths, ui};
 
-/// The program.
-pub const PROGRAM: &str = "qemu-system-x86_64";
+/// The program, unless [`PROGRAM_VARIABLE`] names another.
+const PROGRAM: &str = "qemu-system-x86_64";
+/// The environment variable that names another QEMU: a newer one has more cards.
+const PROGRAM_VARIABLE: &str = "LOCKSTEP_QEMU";
 /// How a run ended that looks like a power-off and is none.
 const TRIPLE_FAULT: &str = "a triple fault: a crash, or a restart by way of one";
 /// How often the console is looked at.
@@ -31,6 +33,11 @@ const OVMF: [(&str, &str); 4] = [
     ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
     ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
 ];
+
+/// The program to be run.
+pub fn program() -> String {
+    std::env::var(PROGRAM_VARIABLE).ok().filter(|name| !name.is_empty()).unwrap_or_else(|| PROGRAM.into())
+}
 
 /// A machine for QEMU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,7 +227,7 @@ impl Machine {
     }
 
     fn words(&self, args: Vec<String>) -> Vec<String> {
-        self.wrapper.iter().cloned().chain([PROGRAM.into()]).chain(args).collect()
+        self.wrapper.iter().cloned().chain([program()]).chain(args).collect()
     }
 
     fn files(&self, dir: &Path) -> Result<Files> {

@@ -148,6 +148,8 @@ pub struct Chip {
     pub eeprom: Eeprom,
     /// PHY.
     pub phy: PhyOwner,
+    /// The PHY is told to negotiate at each start: the link may not come by itself (on QEMU's 82576 it does not).
+    pub negotiate: bool,
     /// On PCI Express: bus mastering ends in an orderly way, and firmware is told that a driver is there.
     pub express: bool,
     /// CTRL: bits beside "set link up".

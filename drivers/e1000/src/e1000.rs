@@ -32,6 +32,7 @@ pub static CHIP: Chip = Chip {
     // SDM 13.4.4.
     eeprom: Eeprom { address_shift: 8, done: 1 << 4 },
     phy: PhyOwner::Us,
+    negotiate: false,
     express: false,
     link: CTRL_ASDE | CTRL_FD,
     tctl: TCTL_COLD,

@@ -21,6 +21,7 @@ pub static CHIP: Chip = Chip {
     // Datasheet 10.2.2.3.
     eeprom: Eeprom { address_shift: 2, done: 1 << 1 },
     phy: PhyOwner::Ownership,
+    negotiate: false,
     express: true,
     link: CTRL_ASDE | CTRL_FD,
     tctl: TCTL_COLD,

@@ -63,6 +63,7 @@ pub static CHIP: Chip = Chip {
     format: Format::Advanced,
     eeprom: Eeprom { address_shift: 2, done: 1 << 1 },
     phy: PhyOwner::Semaphore,
+    negotiate: true,
     express: true,
     link: CTRL_FD,
     tctl: 0,

@@ -31,6 +31,7 @@ pub struct Inner {
     pub loads_address: bool,
     pub eeprom_answers: bool,
     pub queues_start: bool,
+    pub reading_clears: bool,
     /// Descriptors are filled and never marked done.
     pub forgetful: bool,
     /// The wire takes nothing.
@@ -72,6 +73,7 @@ impl Card {
             loads_address: true,
             eeprom_answers: true,
             queues_start: true,
+            reading_clears: true,
             forgetful: false,
             stalled: false,
             babble: false,
@@ -159,6 +161,7 @@ impl Inner {
         match offset {
             _ if offset == interrupts.cause => std::mem::take(&mut self.cause),
             CTRL if self.stuck_in_reset => self.get(CTRL) | CTRL_RST,
+            MPC if !self.reading_clears => self.get(MPC),
             MPC | CRCERRS | ALGNERRC | RXERRC | RLEC | ECOL | LATECOL => {
                 self.registers.remove(&offset).unwrap_or(0)
             }

@@ -1,5 +1,6 @@
 //! The PHY, through the management interface (SDM 13.4.8; 82576 datasheet 8.2.4): it negotiates by itself after a reset. What
-//! is done here is to wake one that another driver has left powered down, isolated, looped back or with a forced speed.
+//! is done here is to wake one that another driver has left powered down, isolated, looped back or with a forced speed, and
+//! to have it negotiate anew where the family wants that.
 
 use crate::chip::PhyOwner;
 use crate::register::{EXTCNF_CTRL, MDIC, STATUS, SW_FW_SYNC, SWSM};
@@ -33,14 +34,14 @@ const OWNED: u32 = 1 << 5;
 const SMBI: u32 = 1 << 0;
 const SWESMBI: u32 = 1 << 1;
 
-/// Has the PHY negotiate, unless it does. An answer that does not come leaves the PHY as firmware has set it up.
-pub fn wake(registers: &dyn Registers, clock: &dyn Clock, owner: PhyOwner) {
+/// Has the PHY negotiate: unless it does, or `anew` in any case. An answer that does not come leaves the PHY as firmware has set it up.
+pub fn wake(registers: &dyn Registers, clock: &dyn Clock, owner: PhyOwner, anew: bool) {
     if !take(registers, clock, owner) {
         return;
     }
     let asleep = LOOPBACK | POWER_DOWN | ISOLATE;
     if let Some(control) = access(registers, clock, READ | CONTROL << 16)
-        && (control & asleep != 0 || control & NEGOTIATE == 0)
+        && (anew || control & asleep != 0 || control & NEGOTIATE == 0)
     {
         let value = NEGOTIATE | RESTART | FULL_DUPLEX | SPEED_1000;
         access(registers, clock, WRITE | CONTROL << 16 | u32::from(value));

@@ -15,6 +15,7 @@ pub mod diverge;
 pub mod exit;
 pub mod exits;
 pub mod net;
+pub mod net_interrupts;
 pub mod pmu;
 pub mod report;
 pub mod ring3;

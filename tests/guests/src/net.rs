@@ -2,7 +2,7 @@
 //! clock, and an Intel card started on them.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use e1000::{Model, Nic, Rings};
 use hal::{Clock, DmaAllocator, DmaBuffer, DmaError, DmaRequest, Registers};
@@ -12,8 +12,8 @@ use crate::{boot, cpu, timers};
 
 /// Bytes that all DMA blocks of a run share.
 const POOL_BYTES: usize = 512 * 1024;
-/// Assumed TSC frequency in Hz where nobody says: the tools' machine has 50 million ticks per second.
-const DEFAULT_TSC_HZ: u64 = 50_000_000;
+/// Where nobody says the TSC's frequency: so many ticks of the PIT, some 10 ms, measure it.
+const MEASURED_TICKS: u16 = 11_932;
 
 #[repr(C, align(4096))]
 struct Pool(UnsafeCell<[u8; POOL_BYTES]>);
@@ -150,7 +150,7 @@ impl ConfigSpace for PortConfig {
     }
 }
 
-/// The TSC as a clock. Its frequency is `tsc-hz=` of the command line, else what CPUID says.
+/// The TSC as a clock. Its frequency is `tsc-hz=` of the command line, else what CPUID says, else measured, once.
 pub struct TscClock {
     hz: u64,
 }
@@ -158,11 +158,15 @@ pub struct TscClock {
 impl TscClock {
     /// The clock.
     pub fn new() -> Self {
-        let hz = match boot::number("tsc-hz", 0) {
-            0 => timers::tsc_hz(),
-            hz => hz,
-        };
-        Self { hz: if hz == 0 { DEFAULT_TSC_HZ } else { hz } }
+        static MEASURED: AtomicU64 = AtomicU64::new(0);
+        let said = [boot::number("tsc-hz", 0), timers::tsc_hz(), MEASURED.load(Ordering::Relaxed)];
+        let hz = said.into_iter().find(|hz| *hz != 0).unwrap_or_else(|| {
+            let ticks = timers::over_pit(MEASURED_TICKS).tsc;
+            let hz = (ticks * timers::PIT_HZ / u64::from(MEASURED_TICKS)).max(1);
+            MEASURED.store(hz, Ordering::Relaxed);
+            hz
+        });
+        Self { hz }
     }
 }
 

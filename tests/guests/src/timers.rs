@@ -10,13 +10,18 @@ pub const PIT_HZ: u64 = 1_193_182;
 
 /// TSC frequency in Hz by CPUID leaf 15H; 0 when the leaf does not say.
 pub fn tsc_hz() -> u64 {
-    let [denominator, numerator, crystal, _] = cpuid(0x15, 0);
+    let [denominator, numerator, crystal, _] = leaf_15h();
     if denominator == 0 { 0 } else { u64::from(crystal) * u64::from(numerator) / u64::from(denominator) }
 }
 
 /// Frequency of the core crystal clock, which also clocks the APIC timer, in Hz; 0 when leaf 15H does not say.
 pub fn crystal_hz() -> u64 {
-    cpuid(0x15, 0)[2].into()
+    leaf_15h()[2].into()
+}
+
+/// Leaf 15H; zeros where there is none: processors answer a leaf beyond the last one with the last one.
+fn leaf_15h() -> [u32; 4] {
+    if cpuid(0, 0)[0] >= 0x15 { cpuid(0x15, 0) } else { [0; 4] }
 }
 
 /// Ticks of the TSC and of the undivided APIC timer.

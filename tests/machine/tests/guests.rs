@@ -20,12 +20,14 @@ programs![machine_time, pmu_count, pmu_msr, pmu_pmi, vmx_ad, vmx_mtf, vmx_pmu];
 /// Programs that need more than a plain machine, or whose exit status another file here judges.
 const ELSEWHERE: &[&str] = &[
     "chaos_guest",
+    "counter",
     "determinism",
     "exit_port",
     "faults",
     "guest_devices",
     "guest_ends",
     "guest_exits",
+    "nic_frames",
     "nic_ring",
     "pingpong",
     "rdrand",

@@ -192,7 +192,7 @@ fn make(args: &Args) -> Result<PathBuf> {
 
 /// QEMU in the foreground, its console on this terminal.
 fn interactive(machine: &Machine) -> Result<ExitCode> {
-    let status = Command::new(crate::qemu::PROGRAM)
+    let status = Command::new(crate::qemu::program())
         .args(machine.interactive_args()?)
         .status()
         .context("cannot start QEMU")?;
