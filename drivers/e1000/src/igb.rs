@@ -5,6 +5,7 @@
 
 use crate::chip::{Chip, Eeprom, Interrupts, PhyOwner, Queue};
 use crate::descriptor::Format;
+use crate::e1000::INTERRUPTS;
 use crate::register::CTRL_FD;
 use crate::ring::BUFFER_BYTES;
 use hal::{Clock, Registers};
@@ -52,14 +53,9 @@ pub static CHIP: Chip = Chip {
     window: 0x1_0000,
     receive: RECEIVE,
     transmit: TRANSMIT,
-    interrupts: Interrupts {
-        cause: 0x1500,
-        provoke: 0x1504,
-        let_through: 0x1508,
-        hold_back: 0x150c,
-        // EITR 0: microseconds, from bit 2 on (datasheet 8.8.14).
-        throttle: (0x1680, 20 << 2),
-    },
+    // At the older cards' places, which these keep as aliases of 0x1500 and so on (datasheet 8.1.3), and which is where other
+    // systems and emulators have them. EITR 0: microseconds, from bit 2 on (datasheet 8.8.14).
+    interrupts: Interrupts { throttle: (0x1680, 20 << 2), ..INTERRUPTS },
     format: Format::Advanced,
     eeprom: Eeprom { address_shift: 2, done: 1 << 1 },
     phy: PhyOwner::Semaphore,
