@@ -27,7 +27,9 @@ impl World<'_> {
         if host.gear == Gear::Off || !host.is_awake() {
             return;
         }
-        let at = at.max(host.busy);
+        // A guest that is slowed down has but a share of the time.
+        let share = if host.gear == Gear::Leads { u64::from(host.lag.share()) } else { u64::from(FULL) };
+        let at = at.max(host.busy + host.turn * (u64::from(FULL) - share) / share);
         if host.run_at.is_none_or(|known| at < known) {
             host.run_at = Some(at);
             self.deliver(at, id, Incoming::Run);
@@ -63,7 +65,10 @@ impl World<'_> {
                 Led::Ran(count) => taken += self.takes(id, count),
                 Led::Halted(until) => {
                     let host = &mut self.hosts[id];
-                    host.busy = begun + taken;
+                    (host.busy, host.turn) = (begun + taken, taken);
+                    if taken > 0 {
+                        self.stepped_at = self.now;
+                    }
                     let due = if until == u64::MAX { NEVER } else { host.clock.when(host.born + until) };
                     let pending = host.tape.as_ref().is_some_and(|tape| tape.is_pending());
                     let age = begun + taken + self.plan.heartbeat / 4;
@@ -82,17 +87,14 @@ impl World<'_> {
             }
         }
         self.close_if_old(id, local + taken)?;
-        // A guest that is slowed down has but a share of the time.
-        let host = &self.hosts[id];
-        let share = if host.gear == Gear::Leads { host.lag.share() } else { FULL };
-        self.goes_on(id, begun + taken * u64::from(FULL) / u64::from(share))
+        self.goes_on(id, begun, taken)
     }
 
-    /// The guest's turn has taken until then; its next comes right after.
-    fn goes_on(&mut self, id: usize, until: u64) -> Step {
-        self.hosts[id].busy = until;
+    /// The guest's turn has taken so much time; its next comes right after.
+    fn goes_on(&mut self, id: usize, begun: u64, taken: u64) -> Step {
+        (self.hosts[id].busy, self.hosts[id].turn) = (begun + taken, taken);
         self.stepped_at = self.now;
-        self.rest(id, until)
+        self.rest(id, begun + taken)
     }
 
     /// The guest rests until then.
@@ -212,7 +214,7 @@ impl World<'_> {
         // What has become free may be filled again.
         let epoch = self.connection.epoch;
         self.read_stream(id, epoch)?;
-        self.goes_on(id, begun + taken)
+        self.goes_on(id, begun, taken)
     }
 
     /// Everything that has arrived was executed.
@@ -222,6 +224,9 @@ impl World<'_> {
         if host.gear == Gear::Drains {
             let position = track.stream().executed();
             return self.tell(id, Event::Drained { position });
+        }
+        if track.stream().executed() > host.acked_executed {
+            self.acknowledge(id);
         }
         let epoch = self.connection.epoch;
         self.read_stream(id, epoch)

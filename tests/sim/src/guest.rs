@@ -4,6 +4,7 @@
 //! from there as one that the host leads.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use replay::landing::{Action, Cause, Seen};
 use replay::log::buffer::LogBuffer;
@@ -118,6 +119,20 @@ pub struct Guest {
     /// The last exit was a synchronous one; nothing was done since.
     exit: bool,
     host_exit: bool,
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cpu = &self.machine.cpu;
+        f.debug_struct("Guest")
+            .field("n", &self.machine.n())
+            .field("now", &self.machine.now())
+            .field("halted", &self.halted)
+            .field("interrupts", &cpu.interrupts_enabled())
+            .field("due", &self.machine.devices.due())
+            .field("pending", &self.machine.devices.pending())
+            .finish()
+    }
 }
 
 impl Guest {

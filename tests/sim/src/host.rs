@@ -157,6 +157,8 @@ pub struct Host<'m> {
     pub born: u64,
     /// Until when the guest's last turn takes.
     pub busy: u64,
+    /// What it has taken, nanoseconds.
+    pub turn: u64,
     /// When the block was closed last, by the host's clock.
     pub closed_at: u64,
     /// The position up to which the log was sent on this connection; none until the backup says where to go on.
@@ -167,8 +169,10 @@ pub struct Host<'m> {
     pub peer_sent: u64,
     /// Of a primary: how much of its time the guest has.
     pub lag: Lag,
-    /// Of a backup: when it has acknowledged last, by its clock.
+    /// Of a backup: when it has acknowledged last, by its clock, and that it had executed so much.
     pub acked_at: u64,
+    /// See [`acked_at`](Self::acked_at).
+    pub acked_executed: u64,
     /// The channel is closed for good.
     pub closed: bool,
     /// The one start of the peer that is accepted.
@@ -234,12 +238,14 @@ impl<'m> Host<'m> {
             arrived: VecDeque::new(),
             born: 0,
             busy: 0,
+            turn: 0,
             closed_at: local,
             sent: None,
             acknowledged: 0,
             peer_sent: 0,
             lag: Lag::new(plan.lag),
             acked_at: local,
+            acked_executed: 0,
             closed: false,
             pinned: None,
             ending: false,

@@ -324,6 +324,7 @@ impl World<'_> {
         let (Gear::Follows, Some(track)) = (host.gear, &mut host.track) else { return };
         let stream = track.stream();
         let mut ack = Ack { received: stream.received(), executed: stream.executed(), executed_ns };
+        host.acked_executed = ack.executed;
         if self.mutant == Some(Mutant::AckBeforeReceipt) {
             ack.received = ack.received.max(host.peer_sent);
         }

@@ -525,7 +525,12 @@ impl<'m> World<'m> {
         for id in 0..2 {
             let state = self.hosts[id].pair.state();
             let alive = self.hosts[id].alive;
-            self.say(|| format!("host {id}: alive {alive}, {state}"));
+            let host = &self.hosts[id];
+            let line = format!(
+                "host {id}: alive {alive}, {state}, guest's turn at {:?}, it took until {}, {:?}",
+                host.run_at, host.busy, host.guest
+            );
+            self.say(|| line);
         }
         self.facts.packets = self.god.observer.count();
         self.facts.doubled = self.god.observer.doubled();
