@@ -96,7 +96,7 @@ fn times(table: &Table<'_, '_>) -> Result<Times, Error> {
     let long = limits::STALL_DEFAULT.max(timeout);
     let stall = number("stall", long, timeout, limits::STALL_MOST, STALL)?;
     let lag = number("lag", limits::LAG_DEFAULT, 1, limits::LAG_MOST, LAG)?;
-    let checkpoint = number("checkpoint", limits::CHECKPOINT_DEFAULT, 0, limits::CHECKPOINT, CHECKPOINT)?;
+    let checkpoint = number("checkpoint", 0, 0, limits::CHECKPOINT, CHECKPOINT)?;
     Ok(Times { timeout, heartbeat, stall, lag, checkpoint })
 }
 

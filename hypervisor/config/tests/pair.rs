@@ -31,7 +31,7 @@ fn the_least_pair_has_sensible_defaults() {
     let pair = Config::parse(&least()).expect("a configuration").pair.expect("a pair");
     assert_eq!((pair.name.as_str(), pair.first), ("web", HostName::A));
     assert_eq!((pair.timeout, pair.heartbeat, pair.stall, pair.lag), (300, 50, 3_000, 100));
-    assert_eq!((pair.paging, pair.checkpoint, pair.beat_port), (Paging::Strict, 4_000, 5_408));
+    assert_eq!((pair.paging, pair.checkpoint, pair.beat_port), (Paging::Strict, 0, 5_408));
     for (name, last) in [(HostName::A, 1), (HostName::B, 2)] {
         let host = pair.host(name);
         assert_eq!((host.log_card, host.log_port, host.guest_address), (Card::Index(1), 5_407, None));

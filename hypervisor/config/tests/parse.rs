@@ -437,7 +437,7 @@ fn the_documentation_tells_the_truth() {
     let text = include_str!("../../../docs/configuration.md");
     let examples: Vec<&str> =
         text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     for example in examples {
         Config::parse(example).unwrap_or_else(|error| panic!("{error}\n{example}"));
     }

@@ -316,7 +316,7 @@ impl Plan {
             let margin = proof::report().and_then(|found| found.report.margin_instructions.ok());
             let margin = margin.filter(|_| time.is_exact()).ok_or(BuildError::NotProven)?;
             let replayer = Replayer::new(Feed::File(log.read()), margin)?;
-            let digest = self.digest(vm, log.header().paging)?;
+            let digest = self.digest(vm, log.header().paging, log.header().checkpoint)?;
             return Ok(Tape::Replaying(Box::new(Replaying::new(replayer, digest, options.replay))));
         }
         let Some(record) = &self.config.record else { return Ok(Tape::Off) };
@@ -325,7 +325,7 @@ impl Plan {
         }
         let sender = LogSender::open(record)?;
         let header = self.header(record.paging, record.checkpoint, time.clock().rate)?;
-        let digest = self.digest(vm, header.paging)?;
+        let digest = self.digest(vm, header.paging, header.checkpoint)?;
         let journal = Journal::new(&header, Outlet::Sender(Box::new(sender)))?;
         Ok(Tape::Recording(Box::new(Recording::new(journal, digest, record.checkpoint))))
     }
@@ -347,12 +347,20 @@ impl Plan {
         }
     }
 
-    /// The digest of the whole state, which has all memory kept track of from now on.
+    /// The digest of the whole state, which has all memory kept track of from now on if there are to be checkpoints (every so
+    /// many milliseconds).
     ///
     /// # Errors
     /// No memory.
-    pub fn digest(&self, vm: &mut Vm, paging: log_header::Paging) -> Result<StateDigest, BuildError> {
-        vm.track(true)?;
+    pub fn digest(
+        &self,
+        vm: &mut Vm,
+        paging: log_header::Paging,
+        checkpoint: u32,
+    ) -> Result<StateDigest, BuildError> {
+        if checkpoint != 0 {
+            vm.track(true)?;
+        }
         StateDigest::new(self.config.vm.memory.bytes, paging == log_header::Paging::Fast)
             .map_err(|error| BuildError::Memory(VmError::Memory(error)))
     }

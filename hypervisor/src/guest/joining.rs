@@ -88,7 +88,7 @@ impl Plan {
     ) -> Result<Tape, BuildError> {
         let Some(pair) = &self.config.pair else { return Ok(Tape::Off) };
         let header = self.header(pair.paging, pair.checkpoint, time.clock().rate)?;
-        let digest = self.digest(vm, header.paging)?;
+        let digest = self.digest(vm, header.paging, header.checkpoint)?;
         let mut journal = Journal::new(&header, Outlet::Pair)?;
         serve_until(link, Some(&mut journal), None, |link, _| link.has_started())?;
         if link.state() == State::Solo {
@@ -128,8 +128,9 @@ impl Plan {
             })?;
         }
         time.set_first_rate(rate.unwrap_or_default());
-        let paging = self.config.pair.as_ref().map(|pair| pair.paging).unwrap_or_default();
-        let digest = self.digest(vm, super::build::described_paging(paging))?;
+        let pair = self.config.pair.as_ref();
+        let (paging, checkpoint) = pair.map(|pair| (pair.paging, pair.checkpoint)).unwrap_or_default();
+        let digest = self.digest(vm, super::build::described_paging(paging), checkpoint)?;
         let replayer = Replayer::new(Feed::Channel(stream), margin)?;
         outside.hold(Holder::Backup).map_err(no_memory)?;
         Ok(Tape::Replaying(Box::new(Replaying::new(replayer, digest, options.replay))))

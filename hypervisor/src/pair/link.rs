@@ -1,12 +1,13 @@
 //! The link to the other host: channel, heartbeats, arbiter and state machine, driven together.
 
 use super::beats::Beats;
-use super::wire::Wire;
+use super::wire::{Arrival, Wire};
 use crate::arch::alarm::{self, Alarm};
 use crate::arch::time;
 use crate::guest::{Journal, Outside};
 use crate::machine_line;
 use alloc::boxed::Box;
+use core::cell::{Cell, RefCell};
 use core::fmt::{self, Write};
 use ft::Text;
 use ft::arbiter::lock::Client;
@@ -185,76 +186,67 @@ impl Link {
 
     /// Takes in what has come to the cards.
     fn receive(&mut self, now: u64, ends: &mut Ends<'_>) {
-        let mut events: Deque<Event, ACTIONS> = Deque::new();
         loop {
-            let Self { wire, draining, sent, .. } = self;
-            let stream = core::cell::RefCell::new(ends.stream.as_deref_mut());
-            let taken = core::cell::Cell::new(0_usize);
+            let mut events: Deque<Event, ACTIONS> = Deque::new();
+            let taken = Cell::new(false);
+            let stream = RefCell::new(ends.stream.as_deref_mut());
+            let Self { wire, draining, sent, told, told_at, beats, .. } = self;
+            let mut note = |event: Event| {
+                // Of several acknowledgements the last says all.
+                let again = matches!((events.back(), &event), (Some(Event::Acked(_)), Event::Acked(_)));
+                if again {
+                    events.pop_back();
+                }
+                if events.back() != Some(&event) {
+                    // More than fit do not come in one piece but from a peer that does not keep to the protocol.
+                    let _ = events.push_back(event);
+                }
+            };
             wire.receive(
                 now,
-                // What a message is to change has to be done before the next comes.
+                // What has come is to be followed up before the next piece comes.
                 &mut |bytes| {
-                    taken.get() == 0
-                        && stream.borrow().as_ref().is_none_or(|stream| stream.room() >= 2 * bytes)
+                    let room = stream.borrow().as_ref().is_none_or(|stream| stream.room() >= 2 * bytes);
+                    !taken.get() && room
                 },
-                &mut |message| {
-                    taken.set(taken.get() + 1);
-                    let event = match *message {
-                        Message::Log(piece) => {
+                &mut |arrival| {
+                    taken.set(true);
+                    note(match arrival {
+                        Arrival::Message(Message::Log(piece)) => {
                             if let Some(stream) = stream.borrow_mut().as_mut().filter(|_| !*draining) {
                                 // There is room: it was asked.
                                 let _ = stream.push(piece);
                             }
                             Event::ChannelHeard
                         }
-                        Message::Ack(ack) => {
+                        Arrival::Message(Message::Ack(ack)) => {
                             // The first on a connection says where to go on.
                             sent.get_or_insert(ack.received);
                             Event::Acked(ack)
                         }
-                        Message::Armed { generation } => Event::Armed(generation),
-                        Message::Goodbye(why) => Event::Goodbye(why),
-                        Message::Ready | Message::Ping => Event::ChannelHeard,
-                    };
-                    // Of several acknowledgements the last says all.
-                    let again = match (events.back(), &event) {
-                        (Some(Event::Acked(_)), Event::Acked(_)) => events.pop_back().is_some(),
-                        _ => false,
-                    };
-                    if again || events.back() != Some(&event) {
-                        let _ = events.push_back(event);
-                    }
+                        Arrival::Message(Message::Armed { generation }) => Event::Armed(generation),
+                        Arrival::Message(Message::Goodbye(why)) => Event::Goodbye(why),
+                        Arrival::Message(Message::Ready | Message::Ping) => Event::ChannelHeard,
+                        Arrival::Event(&channel::Event::Secured { peer, .. }) => {
+                            // The backup says again what it has.
+                            (*sent, *told_at, told.received) = (None, 0, u64::MAX);
+                            beats.meet(peer);
+                            Event::ChannelUp { peer }
+                        }
+                        Arrival::Event(channel::Event::Lost) => Event::ChannelDown,
+                        Arrival::Event(channel::Event::Refused(Refusal::Restarted)) => Event::PeerRestarted,
+                        Arrival::Event(channel::Event::Refused(refusal)) => Event::Refused(refused(refusal)),
+                    });
                 },
             );
+            if !taken.get() {
+                break;
+            }
             while let Some(event) = events.pop_front() {
                 self.step(event, now, ends);
             }
-            self.follow_channel(now, ends);
-            if taken.get() == 0 {
-                break;
-            }
         }
         self.hear(now, ends);
-    }
-
-    /// What has happened to the channel itself.
-    fn follow_channel(&mut self, now: u64, ends: &mut Ends<'_>) {
-        while let Some(event) = self.wire.event() {
-            let event = match event {
-                channel::Event::Secured { peer, .. } => {
-                    self.sent = None;
-                    // An empty acknowledgement says what this host has.
-                    self.told_at = 0;
-                    self.told = Ack { received: u64::MAX, ..self.told };
-                    self.beats.meet(peer);
-                    Event::ChannelUp { peer }
-                }
-                channel::Event::Lost => Event::ChannelDown,
-                channel::Event::Refused(Refusal::Restarted) => Event::PeerRestarted,
-                channel::Event::Refused(refusal) => Event::Refused(refused(&refusal)),
-            };
-            self.step(event, now, ends);
-        }
     }
 
     /// Heartbeats, and the arbiter's replies: datagrams.

@@ -45,6 +45,14 @@ pub struct Wire {
     piece: Box<[u8]>,
 }
 
+/// What has come on the channel.
+pub enum Arrival<'a> {
+    /// Something has happened to it.
+    Event(&'a Event),
+    /// The peer says.
+    Message(Message<'a>),
+}
+
 /// How connections come about.
 #[derive(Clone, Copy)]
 enum End {
@@ -93,12 +101,13 @@ impl Wire {
         })
     }
 
-    /// Takes in what has arrived and gives messages to `take`, as long as `ready` says that it can have another piece of the log.
+    /// Takes in what has arrived and gives it to `take` in its order, as long as `ready` says that it can have another piece of the
+    /// log.
     pub fn receive(
         &mut self,
         now: u64,
         ready: &mut dyn FnMut(usize) -> bool,
-        take: &mut dyn FnMut(&Message<'_>),
+        take: &mut dyn FnMut(Arrival<'_>),
     ) {
         self.poll(now);
         if self.closed {
@@ -106,6 +115,7 @@ impl Wire {
         }
         for line in 0..self.stack.lines() {
             self.follow(line, now);
+            self.give_events(take);
             while ready(PIECE) {
                 let count = self.stack.receive(line, &mut self.piece);
                 if count == 0 {
@@ -114,8 +124,9 @@ impl Wire {
                 let mut fed = 0;
                 while fed < count {
                     fed += self.channel.feed(line, &self.piece[fed..count]);
+                    self.give_events(take);
                     while let Some(message) = self.channel.next() {
-                        take(&message);
+                        take(Arrival::Message(message));
                     }
                 }
             }
@@ -124,6 +135,13 @@ impl Wire {
                 self.connected[line] = false;
                 self.end.begin(&mut self.stack, line);
             }
+            self.give_events(take);
+        }
+    }
+
+    fn give_events(&mut self, take: &mut dyn FnMut(Arrival<'_>)) {
+        while let Some(event) = self.channel.take_event() {
+            take(Arrival::Event(&event));
         }
     }
 
@@ -139,11 +157,6 @@ impl Wire {
         if matches!(self.stack.state(line), State::Lost | State::Closed) {
             self.end.begin(&mut self.stack, line);
         }
-    }
-
-    /// What has happened on the channel.
-    pub fn event(&mut self) -> Option<Event> {
-        self.channel.take_event()
     }
 
     /// Sends what the channel has to send, as far as there is room.
