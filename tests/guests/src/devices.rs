@@ -26,6 +26,16 @@ pub fn pic_set_up(base: u8) {
     write(&[(0x21, 0xfe), (0xa1, 0xff)]);
 }
 
+/// Lets IRQ 0 in and those of both PICs where PCI devices' pins lead: 10 and 11, level-triggered.
+pub fn pic_let_pci_in() {
+    write(&[(0x4d1, 0x0c), (0x21, 0xfa), (0xa1, 0xf3)]);
+}
+
+/// Keeps the second PIC's interrupts out, and ends the one that is being served on both.
+pub fn pic_hold_pci_off() {
+    write(&[(0xa1, 0xff), (0xa0, 0x20), (0x20, 0x20)]);
+}
+
 /// Lets nothing in.
 pub fn pic_mask() {
     write(&[(0x21, 0xff), (0xa1, 0xff)]);

@@ -34,6 +34,8 @@ pub enum Payload {
     Nginx,
     /// stress-ng for --size seconds (load stress)
     Stress,
+    /// A kernel of our own that counts: INCR, SET, GET and PING on port 6379, as Redis has them
+    Counter,
     /// memtest86+, which is no Linux and never ends
     Memtest,
     /// A disk with a boot sector and nothing else, started by SeaBIOS
@@ -47,7 +49,7 @@ impl Payload {
     pub const fn load(self) -> &'static str {
         match self {
             Payload::Cloud | Payload::Generic | Payload::I386 => "boot",
-            Payload::Memtest | Payload::BootSector | Payload::Disk => "boot",
+            Payload::Counter | Payload::Memtest | Payload::BootSector | Payload::Disk => "boot",
             Payload::Redis => server::REDIS.load,
             Payload::Nginx => server::NGINX.load,
             Payload::Stress => server::STRESS.load,
@@ -66,6 +68,7 @@ impl Payload {
             Payload::Redis => server::linux(&server::REDIS)?,
             Payload::Nginx => server::linux(&server::NGINX)?,
             Payload::Stress => server::linux(&server::STRESS)?,
+            Payload::Counter => return counter(words),
             Payload::Memtest => return memtest(),
             Payload::BootSector => return boot_sector::describe(),
             Payload::Disk => return disk::describe(words),
@@ -77,6 +80,13 @@ impl Payload {
         };
         Ok(Description { memory: Memory { bytes: 256 << 20 }, ..Description::new("linux", start) })
     }
+}
+
+/// The test kernel that counts. Of the words those for Linux mean nothing to it.
+fn counter(words: &str) -> Result<Description> {
+    let kernel = crate::guests::build("counter")?;
+    let start = Start::Kernel { kernel, initrd: None, command_line: words.to_owned() };
+    Ok(Description { memory: Memory { bytes: 32 << 20 }, ..Description::new("counter", start) })
 }
 
 /// memtest86+, with its screen on the serial port.

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod doctor;
 pub mod guest;
 pub mod image;
+pub mod lock_server;
 pub mod log;
 pub mod log_receive;
 mod machine_args;
@@ -40,6 +41,7 @@ pub enum Verb {
     Doctor(doctor::Args),
     Guest(guest::Args),
     Image(image::Args),
+    LockServer(lock_server::Args),
     Log(log::Args),
     Pair(pair::Args),
     Pmu(pmu::Args),
@@ -70,6 +72,7 @@ impl Verb {
             Verb::Doctor(args) => doctor::run(args),
             Verb::Guest(args) => guest::run(args),
             Verb::Image(args) => image::run(args),
+            Verb::LockServer(args) => lock_server::run(args),
             Verb::Log(args) => log::run(args),
             Verb::Pair(args) => pair::run(args),
             Verb::Pmu(args) => pmu::run(args),
