@@ -27,7 +27,8 @@ impl Clock {
         let Some(ahead) = shows.checked_sub(self.shown) else { return self.since };
         let ahead = i128::from(ahead);
         let factor = i128::from(1_000_000 + self.drift);
-        let mut when = self.since + (ahead * 1_000_000 / factor) as u64;
+        // Rounded, so look from a little earlier on.
+        let mut when = self.since + ((ahead * 1_000_000 / factor) as u64).saturating_sub(3);
         while self.at(when) < shows {
             when += 1;
         }

@@ -43,7 +43,12 @@ const CRATES: &[Crate] = &[
     Crate { dir: "drivers/pci", name: "pci", safety: Safety::Pure, may_use: &["hal"] },
     Crate { dir: "drivers/e1000", name: "e1000", safety: Safety::Pure, may_use: &["hal", "pci"] },
     Crate { dir: "drivers/net", name: "net", safety: Safety::Pure, may_use: &["hal"] },
-    Crate { dir: "xtask", name: "xtask", safety: Safety::Host, may_use: &["vm-config", "machine", "replay", "ft"] },
+    Crate {
+        dir: "xtask",
+        name: "xtask",
+        safety: Safety::Host,
+        may_use: &["vm-config", "machine", "replay", "ft", "sim"],
+    },
     Crate { dir: "tests/guests", name: "guests", safety: Safety::Metal, may_use: &["hal", "pci", "e1000"] },
     Crate { dir: "tests/linux", name: "linux-checks", safety: Safety::Metal, may_use: &[] },
     Crate { dir: "tests/sim", name: "sim", safety: Safety::Host, may_use: &["ft", "replay", "toy"] },
