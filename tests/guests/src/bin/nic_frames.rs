@@ -188,7 +188,7 @@ impl Side {
             let count = self.drain(64) as u32;
             found += if called { 0 } else { count };
             // One at a time: the card must call for each. Then many: it calls for what comes while others are looked at.
-            let window = if self.sent / 64 % 4 == 0 { 1 } else { WINDOW };
+            let window = if (self.sent / 64).is_multiple_of(4) { 1 } else { WINDOW };
             self.send_up_to(goal, window);
             if count > 0 {
                 heard = self.clock.now_ns();
