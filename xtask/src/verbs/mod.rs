@@ -25,6 +25,7 @@ pub mod replay;
 pub mod replay_campaign;
 pub mod run;
 pub mod setup;
+pub mod sim;
 pub mod switch;
 pub mod test;
 pub mod tidy;
@@ -51,6 +52,7 @@ pub enum Verb {
     ReplayCampaign(replay_campaign::Args),
     Run(run::Args),
     Setup(setup::Args),
+    Sim(sim::Args),
     Switch(switch::Args),
     Test(test::Args),
     Tidy(tidy::Args),
@@ -82,6 +84,7 @@ impl Verb {
             Verb::ReplayCampaign(args) => replay_campaign::run(args),
             Verb::Run(args) => run::run(args),
             Verb::Setup(args) => setup::run(args),
+            Verb::Sim(args) => sim::run(args),
             Verb::Switch(args) => switch::run(args),
             Verb::Test(args) => test::run(args),
             Verb::Tidy(args) => tidy::run(args),
