@@ -12,6 +12,7 @@ use xtask::pairing::marks::Moment;
 use xtask::pairing::plan::{PairOptions, paired};
 use xtask::pairing::run::{PairOutcome, run};
 use xtask::switch::station::counter::CounterConfig;
+use xtask::switch::station::ping::PingConfig;
 use xtask::switch::time::Ns;
 use xtask::vm::Vm;
 
@@ -41,6 +42,7 @@ fn options(requests: u32, incidents: &[Incident]) -> PairOptions {
     PairOptions {
         incidents: incidents.to_vec(),
         counter: (requests > 0).then_some(counter),
+        ping: (requests > 0).then(PingConfig::default),
         linger: 2 * SECOND,
         end: Some(120 * SECOND),
         ..PairOptions::new(host)
@@ -94,9 +96,9 @@ fn the_count_goes_on_when_the_primary_dies() {
     let outcome = counted(120, Incident::kill("a@answer=40+3ms").unwrap());
     assert_eq!(outcome.history.alone(), [B], "{}", outcome.last_words());
     assert_events(&outcome, B, &["suspect", "ask", "won", "live"]);
-    let gap = outcome.gap().unwrap();
-    // 300 ms of silence, and what comes after.
-    assert!((250 * MS..700 * MS).contains(&gap), "{gap} ns\n{}", outcome.last_words());
+    // The default time-out of 300 ms, and what comes after.
+    let silence = outcome.silence().unwrap();
+    assert!((250 * MS..400 * MS).contains(&silence), "{silence} ns\n{}", outcome.last_words());
 }
 
 #[test]

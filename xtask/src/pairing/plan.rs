@@ -14,6 +14,7 @@ use crate::switch::cable::CableConfig;
 use crate::switch::config::{Config, DEFAULT_QUANTUM, Host as SwitchHost, Network, PortName};
 use crate::switch::station::counter::{Counter, CounterConfig};
 use crate::switch::station::lock::{AskLog, LockConfig, LockFaults, LockStation};
+use crate::switch::station::ping::{Ping, PingConfig, Pings};
 use crate::switch::station::{Station, StationConfig};
 use crate::switch::time::Ns;
 use crate::switch::world::World;
@@ -21,6 +22,8 @@ use crate::vm::Vm;
 use crate::vm::host::{Console, Host};
 use crate::vm::outside::Outside;
 
+/// The pinging station's name on the network.
+const PING: &str = "ping";
 /// The counting client's name on the network.
 const COUNTER: &str = "counter";
 /// The last bytes of the hosts' cards' addresses: those of host a, of host b.
@@ -53,6 +56,8 @@ pub struct PairOptions {
     pub end: Option<Ns>,
     /// The client that checks.
     pub counter: Option<CounterConfig>,
+    /// The station that pings.
+    pub ping: Option<PingConfig>,
     /// Each cable of the logging network.
     pub log_cable: CableConfig,
     /// Where to write what passes on the logging network.
@@ -74,6 +79,7 @@ impl PairOptions {
             linger: 10_000_000_000,
             end: None,
             counter: None,
+            ping: None,
             log_cable: CableConfig::default(),
             log_capture: None,
             arbiter: LockFaults::default(),
@@ -97,6 +103,8 @@ pub struct Plan {
     pub log_cards: [u8; 2],
     /// What the arbiter and the counting client note.
     pub marks: Marks,
+    /// What comes of the pings.
+    pub pings: Option<Pings>,
 }
 
 /// The virtual machine with a `[pair]` section: its own, or one whose key is a function of the seed.
@@ -141,11 +149,11 @@ pub fn plan(vm: &Vm, options: &PairOptions) -> Result<Plan> {
     let hosts: [Machine; 2] = hosts.try_into().ok().context("a pair has two hosts")?;
     let guest_cards = has_network(vm).then(|| log_cards.map(|log| u8::from(log == 0)));
     let networks = Networks::new(vm, options)?;
-    let (worlds, marks) = networks.worlds(pair, options);
+    let (worlds, marks, pings) = networks.worlds(pair, options);
     let config = networks.config(&hosts, options, log_cards, &worlds);
     config.check()?;
     let others = networks.others;
-    Ok(Plan { hosts, others, config, worlds, guest_cards, log_cards, marks })
+    Ok(Plan { hosts, others, config, worlds, guest_cards, log_cards, marks, pings })
 }
 
 fn has_network(vm: &Vm) -> bool {
@@ -238,7 +246,7 @@ impl Networks {
         })
     }
 
-    fn worlds(&self, pair: &Pair, options: &PairOptions) -> (Worlds, Marks) {
+    fn worlds(&self, pair: &Pair, options: &PairOptions) -> (Worlds, Marks, Option<Pings>) {
         let asks = AskLog::default();
         let stations = self.stations.iter();
         let mut worlds: Worlds = stations
@@ -249,11 +257,16 @@ impl Networks {
         if let Some(counter) = counter {
             worlds.push((COUNTER.into(), Box::new(counter)));
         }
+        let ping = options.ping.as_ref().filter(|_| self.guest).map(Ping::new);
+        let pings = ping.as_ref().map(Ping::pings);
+        if let Some(ping) = ping {
+            worlds.push((PING.into(), Box::new(ping)));
+        }
         let Arbiter::LockServer { ip, port } = pair.arbiter;
         let prefix = pair.hosts[0].log_address.prefix;
         let lock = LockConfig { ip, prefix, port, faults: options.arbiter.clone() };
         worlds.push((ARBITER.into(), Box::new(LockStation::new(&lock, asks.clone()))));
-        (worlds, Marks { asks, tally })
+        (worlds, Marks { asks, tally }, pings)
     }
 
     fn config(
@@ -350,8 +363,8 @@ mod tests {
         let cards = |number: u8| Nic::new(number, NicMode::Unplugged);
         let machine = Machine { nics: (0..=networks as u8).map(cards).collect(), ..Machine::default() };
         let plans = Networks::new(&vm, &options).unwrap();
-        let (worlds, marks) = plans.worlds(vm.config.pair.as_ref().unwrap(), &options);
-        assert_eq!(marks.tally.is_some(), networks > 0);
+        let (worlds, marks, pings) = plans.worlds(vm.config.pair.as_ref().unwrap(), &options);
+        assert_eq!((marks.tally.is_some(), pings.is_some()), (networks > 0, false));
         let config = plans.config(&[machine.clone(), machine], &options, [networks as u8; 2], &worlds);
         config.check().unwrap();
         let ports = |network: &Network| {

@@ -18,6 +18,7 @@ use crate::switch::core::{Summary, Switch};
 use crate::switch::process::{Director, Server};
 use crate::switch::station::counter::Counted;
 use crate::switch::station::lock::Asked;
+use crate::switch::station::ping::{Pinged, Pings};
 use crate::switch::time::Ns;
 use crate::vm::Vm;
 
@@ -32,6 +33,7 @@ pub struct PairRun {
     others: Vec<Running>,
     switch: JoinHandle<Result<Summary>>,
     marks: Marks,
+    pings: Option<Pings>,
     incidents: Vec<Incident>,
     since: Instant,
     limit: Duration,
@@ -48,6 +50,8 @@ pub struct PairOutcome {
     pub history: History,
     /// What the counting client has seen.
     pub counted: Option<Counted>,
+    /// What came of the pings.
+    pub pinged: Option<Pinged>,
     /// What the arbiter was asked.
     pub asks: Vec<Asked>,
     /// What befell the pair, and when, in emulated time; what never came to pass has no time.
@@ -70,7 +74,7 @@ impl PairRun {
         let path = std::env::temp_dir().join(format!("lockstep-pair-{}-{number}.sock", std::process::id()));
         let plan = plan(vm, options)?;
         let director = director(&plan, options);
-        let Plan { hosts, others, config, worlds, marks, .. } = plan;
+        let Plan { hosts, others, config, worlds, marks, pings, .. } = plan;
         let switch = Switch::new(&config, worlds)?;
         let mut server = Server::bind(&path)?;
         server.give_up_after = Some(GIVE_UP);
@@ -93,6 +97,7 @@ impl PairRun {
             others: beside,
             switch,
             marks,
+            pings,
             incidents: options.incidents.clone(),
             since: Instant::now(),
             limit: options.host.limit,
@@ -149,6 +154,7 @@ impl PairRun {
         Ok(PairOutcome {
             history,
             counted: self.marks.tally.as_ref().map(|tally| tally.get()),
+            pinged: self.pings.as_ref().map(Pings::get),
             asks: self.marks.asks.get(),
             incidents: self.incidents.iter().map(when).collect(),
             summary,
@@ -242,6 +248,13 @@ impl PairOutcome {
         Ok(())
     }
 
+    /// How long no ping was answered at the worst from the first incident on, ns: the guest's own silence, whatever a client's
+    /// protocol makes of it. `None` without pings, or without an answer after it.
+    pub fn silence(&self) -> Option<Ns> {
+        let at = self.incidents.iter().filter_map(|(_, at)| *at).min()?;
+        self.pinged.as_ref()?.gap(at)
+    }
+
     /// How long the client had no answer at the worst after the first incident, ns; `None` without a client, an incident, or an
     /// answer before it.
     pub fn gap(&self) -> Option<Ns> {
@@ -285,9 +298,18 @@ impl PairOutcome {
             "hosts": HostName::ALL.into_iter().zip(&self.hosts).map(host).collect::<serde_json::Map<_, _>>(),
             "alone": self.history.alone().iter().map(|host| host.name()).collect::<Vec<_>>(),
             "client": client,
+            "ping": self.pinged.as_ref().map(|pinged| serde_json::json!({
+                "sent": pinged.sent,
+                "answered": pinged.answers.len(),
+                "doubled": pinged.doubled,
+                "round_trip_p50_ns": pinged.round_trip(500),
+                "round_trip_p99_ns": pinged.round_trip(990),
+                "round_trip_max_ns": pinged.round_trip(1000),
+            })),
             "arbiter": self.asks,
             "incidents": incidents.collect::<Vec<_>>(),
-            "takeover_gap_ns": self.gap(),
+            "client_gap_ns": self.gap(),
+            "silence_ns": self.silence(),
             "network": self.summary,
             "sound": self.check().is_ok(),
         })

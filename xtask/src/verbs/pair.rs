@@ -17,6 +17,7 @@ use crate::setup::{self, Purpose};
 use crate::switch::cable::CableConfig;
 use crate::switch::station::counter::CounterConfig;
 use crate::switch::station::lock::LockFaults;
+use crate::switch::station::ping::PingConfig;
 use crate::switch::time::{Ns, parse_duration};
 use crate::ui;
 use crate::vm::Vm;
@@ -59,6 +60,9 @@ pub struct Args {
     /// The client's pause between an answer and the next request
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1ms", help_heading = "Pair")]
     pause: Ns,
+    /// Ping the guest so often, and say how long it was silent
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Pair")]
+    ping: Option<Ns>,
     /// The run is over at this moment
     #[arg(long, value_name = "MOMENT", value_parser = Moment::parse, help_heading = "Pair")]
     until: Option<Moment>,
@@ -139,6 +143,8 @@ impl Args {
             pause: self.pause,
             ..CounterConfig::default()
         });
+        let address = self.machine.address.octets();
+        let ping = self.ping.map(|every| PingConfig { to: address, every, ..PingConfig::default() });
         Ok(PairOptions {
             seed: self.pair_seed,
             incidents: [&self.kill[..], &self.stop, &self.cut].concat(),
@@ -146,6 +152,7 @@ impl Args {
             linger: self.linger,
             end: Some(self.end),
             counter,
+            ping,
             log_cable: CableConfig { latency: self.log_latency, ..CableConfig::default() },
             log_capture: self.log_capture.clone(),
             arbiter: LockFaults {
@@ -186,7 +193,13 @@ fn tell(outcome: &PairOutcome) {
     }
     outcome.told.iter().for_each(|line| ui::say(format!("client: {line}")));
     if let Some(gap) = outcome.gap() {
-        ui::say(format!("The client's longest wait from there on: {:.3} ms.", gap as f64 / 1e6));
+        ui::say(format!(
+            "The client's longest wait for an answer from there on: {:.3} ms.",
+            gap as f64 / 1e6
+        ));
+    }
+    if let Some(silence) = outcome.silence() {
+        ui::say(format!("The longest time without an answer to a ping: {:.3} ms.", silence as f64 / 1e6));
     }
     ui::say(format!(
         "{:.3} s of emulated time, digest {}",

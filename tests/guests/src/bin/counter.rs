@@ -266,33 +266,44 @@ fn answer(line: &[u8], socket: &mut Socket<'_>, quiet: bool) -> bool {
     }
 }
 
+/// What has come of a command on one connection. The stack's own buffer is a ring: a command may lie across its end.
+struct Line {
+    bytes: [u8; COMMAND],
+    length: usize,
+}
+
+impl Line {
+    /// Takes one byte; true: it was a command's last.
+    fn take(&mut self, byte: u8) -> bool {
+        if byte == b'\n' {
+            return true;
+        }
+        // No command is so long: what does not fit makes it an unknown one.
+        if byte != b'\r' && self.length < COMMAND {
+            self.bytes[self.length] = byte;
+            self.length += 1;
+        }
+        false
+    }
+}
+
 /// Serves one connection: a command at a time. How many were answered.
-fn serve(socket: &mut Socket<'_>, quiet: bool) -> u64 {
+fn serve(socket: &mut Socket<'_>, line: &mut Line, quiet: bool) -> u64 {
     if socket.state() == State::CloseWait {
         socket.close();
     }
     if !socket.is_open() {
+        line.length = 0;
         // A closed socket and a port that is not 0: it cannot fail.
         let _ = socket.listen(PORT);
     }
-    let mut answered = 0;
-    while socket.can_recv() && socket.can_send() {
-        let mut line = [0; COMMAND];
-        let taken = socket.recv(|bytes| {
-            let end = bytes.windows(2).position(|end| end == b"\r\n");
-            match end {
-                Some(end) if end <= COMMAND => {
-                    line[..end].copy_from_slice(&bytes[..end]);
-                    (end + 2, Some(end))
-                }
-                // No command is so long: the rest of it is none either.
-                Some(end) => (end + 2, Some(0)),
-                None if bytes.len() > COMMAND => (bytes.len(), Some(0)),
-                None => (0, None),
-            }
-        });
-        let Ok(Some(length)) = taken else { break };
-        if !answer(&line[..length], socket, quiet) {
+    let (mut answered, mut byte) = (0, [0]);
+    while socket.can_recv() && socket.can_send() && socket.recv_slice(&mut byte) == Ok(1) {
+        if !line.take(byte[0]) {
+            continue;
+        }
+        let length = core::mem::take(&mut line.length);
+        if !answer(&line.bytes[..length], socket, quiet) {
             socket.abort();
             break;
         }
@@ -345,13 +356,14 @@ fn run(report: &mut Report) {
         socket.set_ack_delay(None);
         *handle = Some(sockets.add(socket));
     }
+    let mut lines = [const { Line { bytes: [0; COMMAND], length: 0 } }; CLIENTS];
     println!("serving on {PORT}");
     let (mut answered, mut sum) = (0, 1u64);
     loop {
         card.device.isr();
         interface.poll(now(), &mut card, &mut sockets);
-        for handle in handles[..CLIENTS].iter().flatten() {
-            answered += serve(sockets.get_mut(*handle), quiet);
+        for (handle, line) in handles[..CLIENTS].iter().flatten().zip(&mut lines) {
+            answered += serve(sockets.get_mut(*handle), line, quiet);
         }
         if let Some(handle) = handles[CLIENTS] {
             let socket = sockets.get_mut::<Socket<'_>>(handle);
