@@ -20,6 +20,7 @@ fn runs(selection: &str, runs: std::ops::Range<u64>) {
         limit: LIMIT,
         keep: false,
         selection: selection.into(),
+        interrupts: None,
     };
     let told = Mutex::new(String::new());
     let done = campaign.run(|done| {

@@ -49,6 +49,8 @@ pub struct Campaign {
     pub keep: bool,
     /// How the guests were selected among all: their names contain this.
     pub selection: String,
+    /// Not what the seed chooses, but one guest that is interrupted so many times.
+    pub interrupts: Option<u64>,
 }
 
 /// The conditions of one host.
@@ -156,6 +158,9 @@ fn pick<T: Copy>(rng: &mut Rng, all: &[T]) -> T {
 impl Campaign {
     /// What the run of this number is.
     pub fn plan(&self, run: u64) -> Plan {
+        if self.interrupts.is_some() {
+            return self.plan_of_interrupts(run);
+        }
         let mut rng = Rng::new(self.seed, &format!("replay run {run}"));
         let index = usize::try_from(rng.below(self.guests.len() as u64)).unwrap_or_default();
         let guest = self.guests.get(index).map(|guest| guest.name).unwrap_or_default();
@@ -164,6 +169,25 @@ impl Campaign {
         let record = Conditions::draw(&mut rng, &RATES);
         let replays = (0..=rng.below(REPLAYS)).map(|_| Conditions::draw(&mut rng, &REPLAY_RATES)).collect();
         Plan { run, guest, follows_host, checkpoint, record, replays }
+    }
+
+    /// A run with many interrupts: the replaying host is late with its overflow interrupts, and differs in all that may differ.
+    fn plan_of_interrupts(&self, run: u64) -> Plan {
+        let mut rng = Rng::new(self.seed, &format!("replay run {run} of many interrupts"));
+        let ips = 1_000_000_000;
+        let mut skid = |least: u64, most: u64| Some(format!("{least}:{most}:{}", rng.below(1 << 32)));
+        let (near, far) = (skid(5, 40), skid(64, 128));
+        let record = Conditions { skid: near, tlb: None, variation: None, ips, seed: rng.below(1 << 32) };
+        let replay = Conditions {
+            skid: far,
+            // A TLB that forgets makes the emulator three times as slow.
+            tlb: None,
+            variation: Some(1 + rng.below(1 << 32)),
+            ips,
+            seed: rng.below(1 << 32),
+        };
+        let guest = self.guests.first().map(|guest| guest.name).unwrap_or_default();
+        Plan { run, guest, follows_host: true, checkpoint: CHECKPOINTS[1], record, replays: vec![replay] }
     }
 
     /// Runs all of it, several at a time; `see` gets each run when it is done.
@@ -242,6 +266,9 @@ impl Campaign {
         done.bytes = recording.bytes;
         done.entries = recording.number("entries").unwrap_or_default();
         done.instructions = recording.number("instructions").unwrap_or_default();
+        if let Some(wanted) = self.interrupts {
+            ensure!(done.entries >= wanted, "only {} entries for {wanted} interrupts", done.entries);
+        }
         for (number, conditions) in plan.replays.iter().enumerate() {
             let what = || {
                 format!(
@@ -266,8 +293,11 @@ impl Campaign {
     }
 
     fn command(&self, run: u64) -> String {
-        let guest =
-            if self.selection.is_empty() { String::new() } else { format!(" --guest {}", self.selection) };
+        let guest = match (self.interrupts, self.selection.as_str()) {
+            (Some(interrupts), _) => format!(" --interrupts {interrupts}"),
+            (None, "") => String::new(),
+            (None, selection) => format!(" --guest {selection}"),
+        };
         format!("cargo xtask replay-campaign --seed {} --from {run} --runs 1 --keep{guest}", self.seed)
     }
 }
@@ -327,7 +357,20 @@ mod tests {
             limit: Duration::from_secs(1),
             keep: false,
             selection: String::new(),
+            interrupts: None,
         }
+    }
+
+    #[test]
+    fn many_interrupts_are_a_run_of_their_own() {
+        let guests = vec![super::super::guests::Guest::interrupted(1000)];
+        let long = Campaign { guests, interrupts: Some(1000), ..campaign(1) };
+        let plan = long.plan(0);
+        assert_eq!((plan.guest, plan.replays.len()), ("interrupts", 1));
+        assert!(plan.replays[0].skid.as_ref().is_some_and(|skid| skid.starts_with("64:128:")));
+        assert!(plan.replays[0].variation.is_some());
+        assert_eq!((plan.clone(), true), (long.plan(0), plan != long.plan(1)));
+        assert!(long.command(0).ends_with("--seed 1 --from 0 --runs 1 --keep --interrupts 1000"));
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Guest {
     /// Its name: the one that [`diverging::ALL`] gives it, or `linux-LOADS`.
     pub name: &'static str,
     kind: Kind,
+    /// More words for its command line.
+    more: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,22 +38,30 @@ const LINUX: &[(&str, &str, u32, u64)] = &[
 
 /// All of them.
 pub fn all() -> Vec<Guest> {
-    let program = |guest: &Diverging| Guest { name: guest.name, kind: Kind::Program(*guest) };
+    let program =
+        |guest: &Diverging| Guest { name: guest.name, kind: Kind::Program(*guest), more: String::new() };
     let linux = |&(name, loads, size, memory): &(&'static str, &'static str, u32, u64)| Guest {
         name,
         kind: Kind::Linux { loads, size, memory },
+        more: String::new(),
     };
     diverging::ALL.iter().map(program).chain(LINUX.iter().map(linux)).collect()
 }
 
 impl Guest {
+    /// Loops that are interrupted so many times, a tenth of it in tight ones.
+    pub fn interrupted(times: u64) -> Guest {
+        let program = diverging::alone("interrupts", "replay_loops", "rounds=20 wide=12 period=8000");
+        Guest { name: program.name, kind: Kind::Program(program), more: format!("until={times}") }
+    }
+
     /// Its virtual machine, whose clock follows the host's or counts its instructions alone.
     ///
     /// # Errors
     /// When it cannot be built, or a package cannot be had.
     pub fn vm(&self, follows_host: bool) -> Result<Vm> {
         let description = match &self.kind {
-            Kind::Program(guest) => guest.describe("")?,
+            Kind::Program(guest) => guest.describe(&self.more)?,
             Kind::Linux { loads, size, memory } => {
                 let description = Payload::Cloud.describe(&format!("wl={loads} n={size} gip=10.0.2.15"))?;
                 Description {

@@ -29,7 +29,8 @@ const SHOWN_LINES: usize = 8;
   cargo xtask replay-campaign --seed 7 --runs 100 --jobs 2 --json
   cargo xtask replay-campaign --seed 7 --from 31 --runs 1 --keep     (one run, by itself; its log is kept)
   cargo xtask replay-campaign --guest linux --runs 20               (only guests whose names contain this)
-  cargo xtask replay-campaign --plan --runs 20                       (says what would be run)")]
+  cargo xtask replay-campaign --plan --runs 20                       (says what would be run)
+  cargo xtask replay-campaign --interrupts 1000000 --runs 1          (some ten minutes: a long run with many landings)")]
 pub struct Args {
     /// The seed
     #[arg(long, default_value_t = 1)]
@@ -43,6 +44,9 @@ pub struct Args {
     /// Only guests whose names contain this
     #[arg(long, value_name = "NAME", default_value = "")]
     guest: String,
+    /// Instead: record a guest that is interrupted so many times, and replay it under a skid of 64:128
+    #[arg(long, value_name = "N", conflicts_with = "guest", value_parser = clap::value_parser!(u64).range(1..))]
+    interrupts: Option<u64>,
     /// Machines at a time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     jobs: u64,
@@ -68,8 +72,10 @@ pub struct Args {
 /// # Errors
 /// When something is missing that kept the campaign from running; what it found is the exit status.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let guests: Vec<Guest> =
-        guests::all().into_iter().filter(|guest| guest.name.contains(&args.guest)).collect();
+    let guests: Vec<Guest> = match args.interrupts {
+        Some(times) => vec![Guest::interrupted(times)],
+        None => guests::all().into_iter().filter(|guest| guest.name.contains(&args.guest)).collect(),
+    };
     if guests.is_empty() {
         let names: Vec<&str> = guests::all().into_iter().map(|guest| guest.name).collect();
         bail!("no guest's name contains `{}`; there are: {}", args.guest, names.join(", "));
@@ -82,7 +88,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         jobs: usize::try_from(args.jobs)?,
         limit: Duration::from_secs(args.timeout),
         keep: args.keep,
-        selection: args.guest.clone(),
+        selection: args.interrupts.map_or(args.guest.clone(), |_| "interrupts".into()),
+        interrupts: args.interrupts,
     };
     if args.plan {
         for run in campaign.runs.clone() {
