@@ -1,6 +1,8 @@
 //! Moments of a run that are known only while it runs: when the arbiter armed a generation, when somebody won, when the client had
 //! its n-th answer. All of them are emulated time, so what is done at one of them is as repeatable as the run.
 
+use std::fmt;
+
 use anyhow::{Context, Result, bail};
 
 use crate::switch::station::counter::{Counted, Tally};
@@ -27,6 +29,18 @@ pub struct Moment {
     pub mark: Mark,
     /// Emulated time after it, ns.
     pub after: Ns,
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.after as f64 / 1e6;
+        match self.mark {
+            Mark::Start => write!(f, "{ms:.3} ms after the start"),
+            Mark::Armed => write!(f, "{ms:.3} ms after arming"),
+            Mark::Won => write!(f, "{ms:.3} ms after somebody won"),
+            Mark::Answers(number) => write!(f, "{ms:.3} ms after answer {number}"),
+        }
+    }
 }
 
 impl Moment {

@@ -1,6 +1,7 @@
 //! The pair on emulated machines: two hosts on the lock-step network, the arbiter, the guest's outside world, what befalls them, and
 //! what came of it.
 
+pub mod campaign;
 pub mod events;
 pub mod incident;
 pub mod marks;

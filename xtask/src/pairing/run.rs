@@ -13,6 +13,7 @@ use super::incident::{Incident, What};
 use super::marks::Marks;
 use super::plan::{PairOptions, Plan, plan};
 use crate::emulator::{Exit, NicMode, Outcome, Running};
+use crate::replaying::lines;
 use crate::switch::config::{StopKind, When};
 use crate::switch::core::{Summary, Switch};
 use crate::switch::process::{Director, Server};
@@ -230,6 +231,8 @@ impl PairOutcome {
         }
         for (name, host) in HostName::ALL.into_iter().zip(&self.hosts) {
             ensure!(host.exit != Exit::Panic, "host {name} panicked");
+            let diverged = lines::last(&host.console, "replay", "diverged");
+            ensure!(diverged.is_none(), "host {name}'s execution has diverged");
         }
         if let Some(counted) = &self.counted {
             let what = counted.what.join("; ");

@@ -18,6 +18,7 @@ pub mod log;
 pub mod log_receive;
 mod machine_args;
 pub mod pair;
+pub mod pair_campaign;
 pub mod pmu;
 pub mod qemu;
 pub mod record;
@@ -45,6 +46,7 @@ pub enum Verb {
     LockServer(lock_server::Args),
     Log(log::Args),
     Pair(pair::Args),
+    PairCampaign(pair_campaign::Args),
     Pmu(pmu::Args),
     Qemu(qemu::Args),
     Record(record::Args),
@@ -77,6 +79,7 @@ impl Verb {
             Verb::LockServer(args) => lock_server::run(args),
             Verb::Log(args) => log::run(args),
             Verb::Pair(args) => pair::run(args),
+            Verb::PairCampaign(args) => pair_campaign::run(args),
             Verb::Pmu(args) => pmu::run(args),
             Verb::Qemu(args) => qemu::run(args),
             Verb::Record(args) => record::run(args),

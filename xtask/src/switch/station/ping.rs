@@ -145,13 +145,15 @@ impl Ping {
         [&to[..], &self.config.mac, &IPV4, &packet].concat()
     }
 
-    fn hear_arp(&mut self, arp: &[u8], send: &mut Vec<Vec<u8>>) {
+    fn hear_arp(&mut self, now: Ns, arp: &[u8], send: &mut Vec<Vec<u8>>) {
         let Some((sender, target)) = arp.get(8..18).zip(arp.get(24..28)) else { return };
         let mut mac = [0; 6];
         mac.copy_from_slice(&sender[..6]);
         if sender[6..] == self.config.to && mac[0] & 1 == 0 {
             // An answer, a question, or an announcement: where the guest is now.
-            self.peer = Some(mac);
+            if self.peer.replace(mac).is_none() {
+                self.next = now;
+            }
         }
         if arp[..8] == [0, 1, 8, 0, 6, 4, 0, 1] && target == self.config.ip {
             let mut ip = [0; 4];
@@ -188,7 +190,7 @@ impl World for Ping {
     fn frame(&mut self, now: Ns, frame: &Frame, send: &mut Vec<Vec<u8>>) {
         let (Some(kind), Some(rest)) = (frame.get(12..14), frame.get(14..)) else { return };
         match kind {
-            kind if kind == ARP => self.hear_arp(rest, send),
+            kind if kind == ARP => self.hear_arp(now, rest, send),
             kind if kind == IPV4 && frame[..6] == self.config.mac => self.hear_packet(now, rest),
             _ => {}
         }
