@@ -37,9 +37,12 @@ unsafe fn load(gdt: &Pointer, idt: &Pointer) {
     unsafe { asm!("lgdt [{}]", "lidt [{}]", in(reg) gdt, in(reg) idt, options(nostack)) };
 }
 
-fn clear_all(_: &mut Frame) {
-    // The event that brought us here has read the gate and the code segment, and has pushed.
-    for (page, must) in [(IDT, ACCESSED), (GDT, ACCESSED), (STACK, ACCESSED | DIRTY), (CODE_PAGE, 0)] {
+fn clear_all(frame: &mut Frame) {
+    // The event that brought us here has read the gate and the code segment, and has pushed: to that stack, unless it came right
+    // before the change of stacks, or after.
+    let there = frame.rsp.wrapping_sub(tables::page(STACK)) <= 4096;
+    let pushed = if there { ACCESSED | DIRTY } else { 0 };
+    for (page, must) in [(IDT, ACCESSED), (GDT, ACCESSED), (STACK, pushed), (CODE_PAGE, 0)] {
         let found = tables::clear(tables::current(), page, ACCESSED | DIRTY);
         trail::add(page << 8 | found & (ACCESSED | DIRTY));
         note_stale(found & must != must);
