@@ -69,13 +69,15 @@ pub fn is_synchronous(on: &Active<'_>, exit: &Exit) -> bool {
 }
 
 /// Basic exit reasons of the instructions for which a guest exits most (SDM vol. 3D, appendix C). They are dealt with without
-/// making an [`Exit`] of them. None of them can interrupt the delivery of an event.
+/// making an [`Exit`] of them. None of the instructions can interrupt the delivery of an event.
 mod frequent {
     pub const CPUID: u32 = 10;
     pub const RDTSC: u32 = 16;
     pub const IO: u32 = 30;
     pub const RDMSR: u32 = 31;
     pub const WRMSR: u32 = 32;
+    /// The one among them that is no instruction's: see [`super::Machine::written_first`].
+    pub const EPT_VIOLATION: u32 = 48;
 }
 
 /// What a handler decides.
@@ -195,6 +197,14 @@ pub trait Machine {
     fn instruction_exited(&mut self, on: &mut Active<'_>) {
         let _ = on;
     }
+    /// An instruction of the guest has tried to write to this guest-physical address, which EPT does not let it. True: now it does,
+    /// and nothing else is to be done before it is entered again, [`Machine::prepare`] included. False: this is an exit
+    /// like others.
+    #[inline]
+    fn written_first(&mut self, on: &Active<'_>, guest: u64) -> bool {
+        let _ = (on, guest);
+        false
+    }
     /// CPUID: EAX, EBX, ECX, EDX. `view` has what the answer depends on besides the leaf.
     fn cpuid(&mut self, leaf: u32, sub: u32, view: CpuView) -> [u32; 4];
     /// IN; `size` is 1, 2 or 4 bytes.
@@ -254,9 +264,12 @@ pub fn run<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Stop {
         if let Verdict::Stop(reason) = machine.prepare(on) {
             return reason;
         }
-        let reason = match on.enter_undecoded() {
-            Ok(reason) => reason,
-            Err(error) => return Stop::EntryRefused(error),
+        let reason = loop {
+            match on.enter_undecoded() {
+                Ok(reason) if reason.0 == frequent::EPT_VIOLATION && written_first(on, machine) => {}
+                Ok(reason) => break reason,
+                Err(error) => return Stop::EntryRefused(error),
+            }
         };
         // All of the word: an exit of these with any other bit in it is none of the usual ones.
         let verdict = match reason.0 {
@@ -281,6 +294,7 @@ pub fn run<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Stop {
                 machine.instruction_exited(on);
                 write_msr(on, machine)
             }
+            frequent::EPT_VIOLATION => ept_violation(on, machine),
             _ => other(on, machine, reason),
         };
         match verdict {
@@ -294,6 +308,19 @@ pub fn run<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Stop {
             Verdict::Stop(reason) => return reason,
         }
     }
+}
+
+/// Whether an EPT violation is dealt with: see [`Machine::written_first`].
+#[inline(always)]
+fn written_first<M: Machine>(on: &Active<'_>, machine: &mut M) -> bool {
+    EptViolation::plain_write(on.vmcs()).is_some_and(|guest| machine.written_first(on, guest))
+}
+
+#[inline(never)]
+fn ept_violation<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
+    let violation = on.ept_violation();
+    machine.exited(on, &Exit::EptViolation(violation));
+    machine.ept_violation(on, &violation)
 }
 
 /// The exits that are less frequent, or not an instruction's.
@@ -311,7 +338,6 @@ fn handle<M: Machine>(on: &mut Active<'_>, machine: &mut M, exit: &Exit) -> Verd
         Exit::Rdrand(operand) | Exit::Rdseed(operand) => random(on, machine, operand),
         Exit::ControlRegister(access) => control_registers::access(on, machine, access),
         Exit::Hlt => machine.halted(on),
-        Exit::EptViolation(violation) => machine.ept_violation(on, &violation),
         Exit::EptMisconfiguration { guest_physical } => machine.ept_misconfiguration(on, guest_physical),
         Exit::ExternalInterrupt { .. } => {
             serve_host(exit);

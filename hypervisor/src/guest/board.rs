@@ -345,19 +345,25 @@ impl Board {
         on.settle(outcome)
     }
 
-    /// The last exit was a synchronous one of an unprotected guest, and nothing follows from it: the guest is entered again.
+    /// Apart from what the last exit may have brought nothing is to be done before the next entry.
+    #[inline(always)]
+    fn nothing_waits(&self, on: &Active<'_>) -> bool {
+        let elsewhere = match &self.tape {
+            Tape::Replaying(_) => self.is_near_landing(on),
+            _ => self.late | (self.computer.due() < self.alarm),
+        };
+        !(elsewhere | self.halt_again | self.host_exit)
+            && self.stop_verdict().is_none()
+            && !self.tables_written()
+    }
+
+    /// The last exit was a synchronous one of an unprotected guest, and nothing follows from it.
     #[inline(always)]
     fn is_plain_exit(&self) -> bool {
         let interrupts = &self.computer.interrupts;
-        let unusual = self.halt_again | self.host_exit | self.late | self.nmi_due | self.window;
-        let due = self.computer.due();
-        self.exit
-            && !(unusual | interrupts.pending() | interrupts.nmi_pending())
-            && matches!(self.tape, Tape::Off)
-            && self.reached < due
-            && self.alarm <= due
-            && self.stop_verdict().is_none()
-            && !self.tables_written()
+        let more = interrupts.pending() | interrupts.nmi_pending() | self.nmi_due | self.window;
+        let more = more | self.outside.is_open();
+        !more && matches!(self.tape, Tape::Off) && self.reached < self.computer.due()
     }
 
     /// What [`Machine::prepare`] does unless there is nothing to do.
@@ -392,9 +398,14 @@ impl Machine for Board {
     #[inline(always)]
     fn prepare(&mut self, on: &mut Active<'_>) -> Verdict {
         self.time.set_emulated(on.emulated());
-        if self.is_plain_exit() {
-            (self.exit, self.changed) = (false, false);
-            return Verdict::Resume;
+        if self.nothing_waits(on) {
+            if self.exit && self.is_plain_exit() {
+                (self.exit, self.changed) = (false, false);
+                return Verdict::Resume;
+            }
+            if !(self.exit | self.changed) {
+                return Verdict::Resume;
+            }
         }
         self.prepare_with_care(on)
     }
@@ -404,6 +415,16 @@ impl Machine for Board {
         self.cause = ExitCause::Other;
         self.end_step(on);
         self.begin_exit();
+    }
+
+    #[inline(always)]
+    fn written_first(&mut self, on: &Active<'_>, guest: u64) -> bool {
+        // What came for the host waits for this exit; a landing looks at each.
+        let awaited = match &self.tape {
+            Tape::Replaying(_) => self.is_near_landing(on),
+            _ => self.late,
+        };
+        !(awaited | self.host_exit) && self.note_first_write(guest)
     }
 
     #[inline]

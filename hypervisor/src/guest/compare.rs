@@ -10,7 +10,6 @@ use crate::vcpu::Active;
 use crate::{machine_line, memory};
 use machine::computer::parts::FUNCTIONS;
 use replay::digest::{Findings, Register};
-use replay::log::entry::{Entry, Event};
 
 impl Board {
     /// Compares the whole state with what was recorded here. False: the replay ends here.
@@ -30,9 +29,6 @@ impl Board {
             Ok(findings) => {
                 let equal = findings.is_empty();
                 machine_line!("replay event=checkpoint number={number} equal={equal}");
-                if let Some(Entry { event: Event::End(_), .. }) = replaying.replayer.upcoming() {
-                    tell_unmarked(replaying.digest.unmarked(&self.vm));
-                }
                 if !equal {
                     tell(number, &findings);
                     replaying.end(Ended::Unequal { checkpoint: number });
@@ -163,9 +159,18 @@ fn flip_register(on: &mut Active<'_>, name: &str, bit: u8) -> bool {
     done
 }
 
-/// Whether the last digest, which was kept up page by page, is that of memory as it is.
-fn tell_unmarked(pages: usize) {
-    if pages != 0 {
+impl Board {
+    /// A replay has come to the log's end, right behind a checkpoint: whether the last digest, which was kept up page by page, is
+    /// that of memory as it is. It is no part of the replay.
+    pub fn check_marks(&self) {
+        let Tape::Replaying(replaying) = &self.tape else { return };
+        let pages = match replaying.ended {
+            Some(Ended::Equal(_)) if replaying.checkpoints != 0 => replaying.digest.unmarked(&self.vm),
+            _ => 0,
+        };
+        if pages == 0 {
+            return;
+        }
         log::error!("{pages} pages have changed without being marked as written: a bug");
         machine_line!("replay event=unmarked pages={pages}");
     }

@@ -9,7 +9,7 @@ use super::replaying::Ended;
 use super::tape::Tape;
 use crate::vcpu::{Active, Stop, Verdict};
 use crate::{duties, terminal};
-use replay::landing::{Action, Seen};
+use replay::landing::{Action, Cause, Seen};
 use replay::log::entry::{Entry, Event, Place};
 use replay::log::error::Label;
 use replay::point::RegistersHash;
@@ -29,9 +29,17 @@ const DRIFT: u64 = 16;
 /// Entries that are looked at for one that the guest has passed.
 const LOOKAHEAD: usize = 64;
 
+/// Further than this from where the overflow interrupt is due, in instructions, an exit says nothing new about the landing.
+const FAR: u64 = 1000;
+
+/// So many looks of the watchdog's make one for an entry that the guest has passed: each reads entries ahead.
+const LOOKS: u8 = 16;
+
 /// How the guest is entered while it is led.
 #[derive(Debug, Default)]
 pub struct Gear {
+    /// Looks of the watchdog's since the last one ahead.
+    looks: u8,
     /// The overflow interrupt is armed: at this count, when so many instructions had been completed by software.
     armed: Option<(u64, u64)>,
     /// The guest exits after each instruction.
@@ -40,7 +48,31 @@ pub struct Gear {
     breakpoint: bool,
 }
 
+impl Gear {
+    /// The guest is on its way to an overflow interrupt that is armed and far.
+    #[inline]
+    const fn is_far(&self, n: u64, emulated: u64) -> bool {
+        match self.armed {
+            Some((at, since)) if !self.steps && !self.breakpoint => {
+                emulated.wrapping_sub(since) <= DRIFT && n.saturating_add(FAR) <= at
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Board {
+    /// The guest is led to a place so near that every exit is to be looked at.
+    #[inline]
+    pub fn is_near_landing(&self, on: &Active<'_>) -> bool {
+        match &self.tape {
+            Tape::Replaying(replaying) if replaying.replayer.is_landing() => {
+                self.cause != Cause::Other || !self.gear.is_far(self.time.instructions(), on.emulated())
+            }
+            _ => false,
+        }
+    }
+
     /// The backup's part before an entry. `exit`: the last exit was a synchronous one.
     pub fn follow(&mut self, on: &mut Active<'_>, exit: bool) -> Verdict {
         if self.host_exit {
@@ -55,7 +87,7 @@ impl Board {
         self.settle(on);
         let Tape::Replaying(replaying) = &self.tape else { return Verdict::Resume };
         if replaying.replayer.is_landing() {
-            return self.approach(on);
+            return if self.is_near_landing(on) { self.approach(on) } else { Verdict::Resume };
         }
         self.run_as(on, Run::Free);
         Verdict::Resume
@@ -188,7 +220,10 @@ impl Board {
         if core::mem::take(&mut self.timer) {
             self.set_watchdog(on);
             self.tell_progress();
-            self.check_way();
+            self.gear.looks = (self.gear.looks + 1) % LOOKS;
+            if self.gear.looks == 0 {
+                self.check_way();
+            }
         }
         self.look_at_pair();
         self.serve_aside(on);

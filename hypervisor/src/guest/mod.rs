@@ -28,6 +28,7 @@ mod spurious;
 mod tape;
 mod time;
 mod variation;
+mod views;
 
 pub use journal::Journal;
 pub use outside::Outside;

@@ -2,6 +2,7 @@
 //! (accessed and dirty bits are set here and nowhere else). docs/paging.md has the reasoning; `machine::paging` the pure part.
 
 use super::board::{Board, reason};
+use super::views::Views;
 use crate::arch::physical::Pages;
 use crate::memory::{FRAME, OutOfFrames, Zone};
 pub use crate::options::PagingMode as Mode;
@@ -23,9 +24,6 @@ const PAGE: usize = FRAME as usize;
 
 /// Of the stack pointer, what tells how deep calls are nested: kernels' stacks are multiples of this in size.
 const STACK_DEPTH: u64 = 0xff8;
-
-/// Large pages of data that are remembered.
-const VIEWS: usize = 16;
 
 /// Bytes that an instruction writes at most to one place, but for those that save a whole state.
 const WIDEST_STORE: usize = 64;
@@ -115,37 +113,6 @@ enum Flush {
     All,
 }
 
-/// Translations that are remembered between writes to tables: entries that all are accessed, and as far as they are for data, dirty.
-/// What outdates the processor's translations outdates these.
-struct Views {
-    cr3: u64,
-    /// The page of code: its number, and where it lies among RAM's bytes.
-    code: Option<(u64, usize)>,
-    /// Large pages of data, by 2 MByte: the number, and the guest-physical address.
-    data: [(u64, u64); VIEWS],
-}
-
-impl Views {
-    const NONE: Self = Self { cr3: 0, code: None, data: [(u64::MAX, 0); VIEWS] };
-
-    #[inline]
-    fn enter(&mut self, cr3: u64) {
-        if self.cr3 != cr3 {
-            *self = Self { cr3, ..Self::NONE };
-        }
-    }
-
-    #[inline]
-    fn outdate(&mut self, linear: Option<u64>) {
-        match (linear, self.code) {
-            (None, _) => *self = Self { cr3: self.cr3, ..Self::NONE },
-            // Only entries that map 4 KByte are outdated one by one.
-            (Some(linear), Some((page, _))) if page == linear >> 12 => self.code = None,
-            _ => {}
-        }
-    }
-}
-
 /// The tracker's hand on the virtual machine.
 struct Hand<'h, 'v> {
     vm: &'h mut Vm,
@@ -191,7 +158,7 @@ impl Guard for Hand<'_, '_> {
     }
     fn hide(&mut self, page: u32, on: bool) {
         if on {
-            self.views.outdate(None);
+            self.views.outdate_small();
         }
         self.change(page, mark::HIDDEN, on);
     }
@@ -272,6 +239,12 @@ impl Paging {
         }
         let strict = if mode == Mode::Strict { Some(Strict::new(vm)?) } else { None };
         Ok(Self { strict, mode, ..Self::default() })
+    }
+
+    /// The instruction that the guest is let write to a table with.
+    #[inline]
+    fn step(&self) -> Option<&Step> {
+        self.strict.as_ref()?.step.as_ref()
     }
 
     /// The mode.
@@ -423,34 +396,31 @@ impl Strict {
                 return None;
             }
         }
-        let place = match self.views.code {
-            Some((page, place)) if page == rip >> 12 => place + rip as usize % PAGE,
-            _ => {
-                let place = vm.place_of(self.walk(vm, on, rip)?.physical)?;
-                self.views.code = Some((rip >> 12, place - place % PAGE));
+        let place = match self.views.code(rip) {
+            Some(place) => place,
+            None => {
+                let walked = self.walk(vm, on, rip)?;
+                let place = vm.place_of(walked.physical)?;
+                self.views.note_code(rip, place, walked.shift);
                 place
             }
         };
         let length = MAX_LENGTH.min(PAGE - place % PAGE);
-        store::decode(vm.memory().get(place..place + length)?, long)
+        let code = vm.memory().get(place..place + length)?;
+        self.views.decode(rip, code, long)
     }
 
     /// Whether a linear address lies at this guest-physical one, by entries that no write has to set a bit in.
     #[inline]
     fn is_at(&mut self, vm: &Vm, on: &Active<'_>, linear: u64, physical: u64) -> bool {
-        const LARGE: u32 = 21;
-        let (number, offset) = (linear >> LARGE, linear & ((1 << LARGE) - 1));
-        let slot = number as usize % VIEWS;
-        if self.views.data[slot].0 == number {
-            return self.views.data[slot].1 + offset == physical;
+        if let Some(known) = self.views.physical(linear) {
+            return known == physical;
         }
         let Some(walked) = self.walk(vm, on, linear) else { return false };
         if walked.physical != physical || walked.entry & DIRTY == 0 {
             return false;
         }
-        if walked.shift >= LARGE {
-            self.views.data[slot] = (number, physical - offset);
-        }
+        self.views.note(linear, physical, walked.shift);
         true
     }
 
@@ -608,6 +578,16 @@ impl Board {
         {
             strict.targets.add(on, format.root(value), value);
         }
+    }
+
+    /// The guest has written to this address, by an instruction. True if it is the first write to a page since it was looked at
+    /// and no more than that.
+    #[inline(always)]
+    pub fn note_first_write(&mut self, guest: u64) -> bool {
+        let (Some(page), None) = (self.vm.page_of(guest), self.paging.step()) else { return false };
+        let first = self.vm.pages_mut().is_some_and(|pages| pages.written_first(page));
+        self.paging.counters.dirtied += u64::from(first);
+        first
     }
 
     /// An EPT violation: None if it is not about paging or pages that are kept track of, so that it is about device memory. The

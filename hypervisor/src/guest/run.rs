@@ -52,6 +52,7 @@ pub fn start(info: &BootInfo<'static>, options: &Options<'static>, protectable: 
     let ended = life(&mut guest, options.after == After::Exit);
     guest.board.state = VmState::Stopped(ended);
     terminal::guest_ends();
+    guest.board.check_marks();
     guest.board.tell_replay();
     say_end(&guest, ended);
     let well = match &guest.board.tape {

@@ -155,6 +155,22 @@ impl TrackedPages {
         self.split(page / REGION);
     }
 
+    /// The guest has written to a page for the first time since it was looked at; false if it is more than that, so that
+    /// nothing was done.
+    #[inline(always)]
+    pub fn written_first(&mut self, page: usize) -> bool {
+        let Some(place) = self.marks.bytes_mut().get_mut(page) else { return false };
+        // Marked already: the host has written to it, and it is to become writable no less.
+        if *place & !mark::DIRTY != 0 {
+            return false;
+        }
+        *place = mark::DIRTY;
+        let leaf = &mut self.leaves.words_mut()[page];
+        *leaf = ept::writable(*leaf);
+        self.split(page / REGION);
+        true
+    }
+
     /// Whether INVEPT has to come before the next entry; it is taken to be done.
     #[inline]
     pub const fn take_stale(&mut self) -> bool {

@@ -16,7 +16,7 @@ use machine::cpu::{CpuView, Limits, Profile};
 use vmx::caps::Capabilities;
 use vmx::controls::{self, Control, Controls, Refusal, Word};
 use vmx::errors::VmFail;
-use vmx::exit::{Exit, REASON_NAMES, Reason};
+use vmx::exit::{EptViolation, Exit, REASON_NAMES, Reason};
 use vmx::fields::{self, VmcsRead, VmcsWrite};
 use vmx::guest_state::{self, BrokenRule, Context, GuestState, bits};
 use vmx::inject::{self, Event, Interruptibility, Readiness};
@@ -677,6 +677,15 @@ impl Active<'_> {
             settle_delivery(vmcs, &exit);
         }
         exit
+    }
+
+    /// [`Active::decode`] of an exit for an EPT violation.
+    #[inline(always)]
+    pub fn ept_violation(&mut self) -> EptViolation {
+        let vmcs = self.loaded.vmcs_mut();
+        let violation = EptViolation::of(vmcs);
+        settle_delivery(vmcs, &Exit::EptViolation(violation));
+        violation
     }
 
     /// Moves RIP past the instruction that exited, as if it had been executed: see [`Active::retire_to`].

@@ -439,11 +439,19 @@ fn changed(entry: u64, change: Change<'_>) -> u64 {
 }
 
 /// An entry that maps a page: of 4 KiB at level 1, of 2 MiB at level 2. `host` is a multiple of that.
+#[inline]
 pub const fn page_entry(level: u32, host: u64, attributes: Attributes) -> u64 {
     leaf(level, host, attributes)
 }
 
+/// An entry that maps a page, for writing as well.
+#[inline]
+pub const fn writable(entry: u64) -> u64 {
+    entry | WRITE
+}
+
 /// An entry that refers to a table.
+#[inline]
 pub const fn table_entry(table: u64) -> u64 {
     table | READ | WRITE | EXECUTE
 }

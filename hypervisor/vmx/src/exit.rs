@@ -697,6 +697,27 @@ const fn apic_access(qualification: u64) -> ApicAccess {
     ApicAccess { offset: bits(qualification, 0, 12) as u16, access: bits(qualification, 12, 4) as u8 }
 }
 
+impl EptViolation {
+    /// Of an exit for an EPT violation: the guest-physical address that was written, where it is nothing but an instruction's
+    /// own write, by way of a linear address, and the exit has interrupted no delivery and says nothing of NMIs.
+    #[inline(always)]
+    pub fn plain_write(vmcs: &impl VmcsRead) -> Option<u64> {
+        const DELIVERING: u32 = 1 << 31;
+        const WRITE_BY_LINEAR: u64 = 1 << 1 | 1 << 7 | 1 << 8;
+        const UNUSUAL: u64 = 1 << 12 | 1 << 16;
+        let plain = vmcs.read(fields::EXIT_QUALIFICATION) & (WRITE_BY_LINEAR | UNUSUAL) == WRITE_BY_LINEAR
+            && vmcs.read(fields::IDT_VECTORING_INFO) & DELIVERING == 0;
+        plain.then(|| vmcs.read(fields::GUEST_PHYSICAL_ADDRESS))
+    }
+
+    /// Of an exit for an EPT violation.
+    #[inline(always)]
+    pub fn of(vmcs: &impl VmcsRead) -> Self {
+        ept_violation(vmcs)
+    }
+}
+
+#[inline(always)]
 fn ept_violation(vmcs: &impl VmcsRead) -> EptViolation {
     let qualification = vmcs.read(fields::EXIT_QUALIFICATION);
     let access = if bit(qualification, 8) { LinearAccess::Final } else { LinearAccess::PagingStructure };
@@ -875,6 +896,20 @@ mod tests {
 
         let Exit::EptViolation(bare) = decode(48, 0x4 | 1 << 16) else { panic!() };
         assert!(bare.fetch && bare.asynchronous && bare.linear.is_none());
+
+        let plain = |qualification| {
+            let mut vmcs = exited(48, qualification);
+            vmcs.set(fields::IDT_VECTORING_INFO.encoding(), 0);
+            EptViolation::plain_write(&vmcs)
+        };
+        assert_eq!(plain(0x182), Some(0x1_2345_6000));
+        assert_eq!(plain(0x1aa), Some(0x1_2345_6000), "what the page may be used for does not matter");
+        for other in [0x181, 0x184, 0x82, 0x102, 0x182 | 1 << 12, 0x182 | 1 << 16] {
+            assert_eq!(plain(other), None, "{other:#x}");
+        }
+        let mut delivering = exited(48, 0x182);
+        delivering.set(fields::IDT_VECTORING_INFO.encoding(), 0x8000_0020);
+        assert_eq!(EptViolation::plain_write(&delivering), None);
 
         assert_eq!(decode(49, 0), Exit::EptMisconfiguration { guest_physical: 0x1_2345_6000 });
     }
