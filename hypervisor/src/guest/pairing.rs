@@ -105,7 +105,11 @@ impl Board {
         let mut stands = false;
         loop {
             let mark = self.mark();
-            let Tape::Recording(recording) = &mut self.tape else { break };
+            let Tape::Recording(recording) = &mut self.tape else {
+                // Alone: only heartbeats are left.
+                self.look_at_pair();
+                break;
+            };
             if !recording.journal_mut().send(&mark, halted) {
                 return Some(reason::NO_LOG);
             }

@@ -16,6 +16,7 @@ use ft::arbiter::{Arbiter, Ask};
 use ft::channel::facts::Difference;
 use ft::channel::{self, Ack, Message, Refusal};
 use ft::heartbeat::{Beat, Status};
+use ft::history::HistoryEvent;
 use ft::pair::{Action, Event, Halted, Pair, Role, State};
 use ft::side::{Path, Side};
 use heapless::{Deque, Vec};
@@ -344,6 +345,15 @@ impl Link {
                     self.pair.role(),
                     self.pair.generation()
                 );
+                if let HistoryEvent::PathLost(path) | HistoryEvent::PathBack(path) = event {
+                    let (sent, seen) = self.beats.counters(path);
+                    machine_line!(
+                        "pair-path path=\"{path}\" sent={sent} accepted={} missed={} refused={}",
+                        seen.accepted,
+                        seen.missed,
+                        seen.refused()
+                    );
+                }
             }
         }
     }
