@@ -172,7 +172,7 @@ fn hosts_with_other_configurations_are_refused_by_name() {
         "{}",
         outcome.last_words()
     );
-    let named = outcome.hosts.iter().any(|host| host.console.contains("configuration"));
+    let named = outcome.hosts.iter().any(|host| host.console.contains("digest of lockstep.toml"));
     assert!(named && outcome.asks.is_empty(), "{}", outcome.last_words());
 }
 
