@@ -3,11 +3,17 @@
 
 use std::path::Path;
 
+use ::replay::landing::STEPPED_ITERATIONS_MAX;
+use ::replay::log::entry::Place;
+use ::replay::log::open::Log;
 use machine_tests::{Host, Knobs, LIMIT, Outside, kernel, test_name};
 use vm_config::Paging;
 use xtask::diverging::{self, Diverging, alone};
+use xtask::log::item::items;
+use xtask::replaying::recording::Session;
 use xtask::replaying::{Kind, RecordOptions, Recording, ReplayOptions, Verdict, lines, record, replay};
 use xtask::vm::Description;
+use xtask::vm::host::Console;
 
 /// Milliseconds of guest time between checkpoints: some in each run, which is about a second.
 const CHECKPOINT: u32 = 200;
@@ -110,6 +116,44 @@ programs! {
 #[test]
 fn frames_of_the_world_outside() {
     holds(diverging::find("frames").expect("it is in the list"));
+}
+
+/// Iterations of the first long string of `replay_strings`.
+const LONG_STRING: u64 = 250_000_000;
+
+/// What comes in waits a second for the end of a REP. What then cuts one is landed on, however many iterations were executed before.
+#[test]
+fn keys_deep_in_a_long_string() {
+    let guest = alone("long", "replay_strings", "part=long");
+    let description = guest.describe("").unwrap();
+    let vm = Description { follows_host: true, ..description }.vm().unwrap();
+    let dir = xtask::paths::fresh_out_dir(&format!("replay/{}", test_name())).unwrap();
+    // A second of fifty million iterations, and somebody who types.
+    let host = Host { ips: 50_000_000, console: Console::Typed, ..host(RECORDS, 0, Outside::Nothing) };
+    let options =
+        RecordOptions { paging: Some(Paging::Strict), ..RecordOptions::new(host, dir.join("run.log")) };
+    let mut session = Session::start(&vm, &options).unwrap();
+    assert!(session.started.running.wait_for("iterations begin").unwrap());
+    session.started.running.send("x").unwrap();
+    let recording = session.finish().unwrap();
+    recording.check().unwrap_or_else(|error| panic!("{error:#}"));
+    let cut = first_cut(&recording.log).expect("the key came before or behind the string");
+    assert!((1..LONG_STRING - STEPPED_ITERATIONS_MAX * 4).contains(&cut), "{cut} iterations were left");
+    for (number, conditions) in (1..).zip([HOSTS[0], HOSTS[2]]) {
+        let verdict = replayed(&recording.log, conditions, number);
+        verdict.check().unwrap_or_else(|error| panic!("{conditions:?}: {error:#}"));
+        assert_eq!(Some(verdict.instructions), recording.number("instructions"), "{conditions:?}");
+    }
+}
+
+/// What RCX is at the first entry of a log in the midst of a REP.
+fn first_cut(log: &Path) -> Option<u64> {
+    let bytes = std::fs::read(log).unwrap();
+    let log = Log::open(&bytes).unwrap();
+    items(&log).find_map(|item| match item.entry.place {
+        Place::Between { point, repeating: true, .. } => Some(point.rcx),
+        _ => None,
+    })
 }
 
 /// All that the guest has said, its fingerprint among it.

@@ -68,6 +68,11 @@ pub fn wanted(part: &str) -> bool {
     boot::option("part").is_none_or(|only| only == part)
 }
 
+/// Whether this part of the program, and no other, was asked for by its name.
+pub fn named(part: &str) -> bool {
+    boot::option("part") == Some(part)
+}
+
 /// Sets the handlers up, begins the storm, runs the parts that are wanted, and prints what came of it.
 pub fn run(report: &mut Report, program: &str, parts: &[Part]) {
     tables::build();

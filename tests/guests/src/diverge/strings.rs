@@ -1,6 +1,7 @@
 //! REP of every kind, in both directions, over pages that are not there.
 
 use super::{Leaf, Operands, storm, tables, trail};
+use crate::println;
 
 /// RAX is the pattern, RCX the count, RSI and RDI the places; RDX 1: downwards. What RCX, RSI, RDI end with, and the flags in RBX.
 macro_rules! string {
@@ -133,6 +134,23 @@ pub fn faulting() -> u64 {
     storm::set_hook(Some(|frame| (0..12).for_each(|_| tables::take_one_away(frame))));
     let result = all();
     storm::set_hook(None);
+    result
+}
+
+/// Each with its iterations. The byte to look for is what was stored.
+const LONG: [(Leaf, u64); 2] = [(rep_stosb, 250_000_000), (repe_scasb, 100_000_000)];
+
+/// Strings so long that what comes from outside comes in the midst of them, however long it waits for their end. No time passes for
+/// the guest in one of them, so its own timer does not interrupt it.
+pub fn long() -> u64 {
+    let at = tables::gigabyte(tables::current());
+    let mut result = trail::SEED;
+    for (leaf, count) in LONG {
+        println!("long: {count} iterations begin");
+        let mut io: Operands = [0x5a, 0, count, 0, at, at, 0, 0, 0, 0];
+        leaf(io.as_mut_ptr());
+        result = io[..6].iter().fold(result, |hash, &word| trail::mix(hash, word));
+    }
     result
 }
 

@@ -208,6 +208,22 @@ pub fn clear_by_itself(number: u64, bits: u64) -> u64 {
     unsafe { core::sync::atomic::AtomicU64::from_ptr(at as *mut u64).fetch_and(!bits, Relaxed) }
 }
 
+/// Makes a gigabyte of linear addresses out of the 2 MiB from frame 512 on, by frames 0 and 1 as tables; where it begins. Those frames
+/// cannot be used for anything else, then.
+pub fn gigabyte(space: u64) -> u64 {
+    let (pointers, directory) = (frame(0), frame(1));
+    // SAFETY: tables of ours; what lies behind them are frames.
+    unsafe {
+        for entry in 0..512 {
+            ((directory + 8 * entry) as *mut u64).write_volatile(frame(512) | OPEN | LARGE);
+            ((pointers + 8 * entry) as *mut u64).write_volatile(0);
+        }
+        (pointers as *mut u64).write_volatile(directory | OPEN);
+        ((table(space, 0) + 16) as *mut u64).write_volatile(pointers | OPEN);
+    }
+    WINDOW * 2
+}
+
 /// Copies a page frame.
 pub fn copy_frame(from: u64, to: u64) {
     // SAFETY: as `load_frame`; they do not overlap, or are the same.
