@@ -13,6 +13,10 @@ pub const TIMER: u8 = 0x60;
 /// Vector of the PIT.
 pub const PIT: u8 = 0x71;
 
+/// The mean length between two interrupts is at least this many times what it takes to set the timer: on a host that is too slow for
+/// the length that was asked for, the next interrupt would be due before the last one's handler is through, for ever.
+const CALM: u64 = 60;
+
 /// Where the running piece of code ends: [`crate::breakable`] stores it.
 pub static EXIT: AtomicU64 = AtomicU64::new(0);
 /// The timer's interrupts after which the running piece of code is left; 0: it ends by itself.
@@ -49,6 +53,15 @@ pub fn random() -> u64 {
 fn arm() {
     let period = PERIOD.load(Relaxed);
     write_apic(Register::TimerInitial, (period / 4 + random() % (period * 3 / 2)).max(1) as u32);
+}
+
+/// How long it takes to set the timer, in its ticks.
+fn time_to_arm() -> u64 {
+    const TIMES: u64 = 8;
+    let before = cpu::rdtsc();
+    (0..TIMES).for_each(|_| arm());
+    let ticks = u128::from((cpu::rdtsc() - before) / TIMES) * u128::from(timers::crystal_hz());
+    (ticks / u128::from(timers::tsc_hz().max(1))) as u64
 }
 
 /// The timer's interrupts so far.
@@ -112,6 +125,7 @@ pub fn start() {
     }
     write_apic(Register::TimerDivide, 0xb);
     write_apic(Register::LvtTimer, TIMER.into());
+    PERIOD.store(PERIOD.load(Relaxed).max(CALM * time_to_arm()), Relaxed);
     let count = boot::number("pit", 1511);
     if count != 0 {
         devices::pit_every(count as u16);
