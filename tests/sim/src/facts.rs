@@ -31,6 +31,8 @@ pub struct Facts {
     pub strikes: u64,
     /// Connections of the channel.
     pub connections: u64,
+    /// Worlds with the real channel.
+    pub sealed: u64,
     /// Times that a primary's guest stood because the log buffer was full.
     pub full: u64,
 }
@@ -52,11 +54,12 @@ impl Facts {
         self.pauses += other.pauses;
         self.strikes += other.strikes;
         self.connections += other.connections;
+        self.sealed += other.sealed;
         self.full += other.full;
     }
 
     /// Their names and values.
-    pub const fn named(&self) -> [(&'static str, u64); 15] {
+    pub const fn named(&self) -> [(&'static str, u64); 16] {
         [
             ("seeds", self.seeds),
             ("events", self.events),
@@ -72,6 +75,7 @@ impl Facts {
             ("pauses", self.pauses),
             ("strikes", self.strikes),
             ("connections", self.connections),
+            ("sealed", self.sealed),
             ("full", self.full),
         ]
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use ft::arbiter::lock::{Client, Settings as LockSettings};
 use ft::arbiter::record::VmId;
+use ft::channel::Channel;
 use ft::heartbeat::Beat;
 use ft::keys::Incarnation;
 use ft::lag::Lag;
@@ -175,6 +176,10 @@ pub struct Host<'m> {
     pub acked_executed: u64,
     /// The channel is closed for good.
     pub closed: bool,
+    /// The real channel, if this world has it, and bytes that it has not taken.
+    pub channel: Option<Box<Channel>>,
+    /// See [`channel`](Self::channel).
+    pub unread: Vec<u8>,
     /// The one start of the peer that is accepted.
     pub pinned: Option<Incarnation>,
     /// The log's end is wanted.
@@ -247,6 +252,8 @@ impl<'m> Host<'m> {
             acked_at: local,
             acked_executed: 0,
             closed: false,
+            channel: if plan.sealed { crate::sealed::channel(id, incarnation, &mut rng) } else { None },
+            unread: Vec::new(),
             pinned: None,
             ending: false,
             tick_at: None,

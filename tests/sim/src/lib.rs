@@ -17,6 +17,7 @@ pub mod mutant;
 pub mod observer;
 pub mod plan;
 mod protocol;
+mod sealed;
 pub mod transport;
 mod verdict;
 pub mod world;

@@ -35,7 +35,11 @@ impl World<'_> {
             Incoming::Hangup(epoch) => {
                 if self.connection.is_up(id, epoch) {
                     self.connection.up[id] = false;
-                    self.tell(id, Event::ChannelDown)?;
+                    if self.plan.sealed {
+                        self.disconnect_sealed(id)?;
+                    } else {
+                        self.tell(id, Event::ChannelDown)?;
+                    }
                 }
             }
             Incoming::Arrival(arrival) => {
@@ -49,6 +53,9 @@ impl World<'_> {
             Incoming::Tick => {
                 self.hosts[id].tick_at = None;
                 self.tell(id, Event::Tick)?;
+                if self.plan.sealed {
+                    self.look_at_channel(id)?;
+                }
             }
             Incoming::Run => {
                 self.hosts[id].run_at = None;
@@ -231,6 +238,9 @@ impl World<'_> {
         host.guest = Some(Guest::new(&self.program, silicon, seed, self.plan.slower));
         (host.born, host.closed_at) = (local, local);
         host.pinned = host.pair.peer();
+        if let (Some(channel), Some(peer)) = (&mut host.channel, host.pinned) {
+            channel.pin(peer);
+        }
         host.gear = match (host.pair.state(), host.pair.role()) {
             (State::Solo, _) => Gear::Alone,
             (_, Role::Primary) => {
@@ -300,6 +310,9 @@ impl World<'_> {
 
     /// A message on the channel; nothing if it is gone.
     pub(crate) fn message(&mut self, id: usize, message: &Message<'_>) {
+        if self.plan.sealed {
+            return self.send_sealed(id, message);
+        }
         let mut bytes = [0; 64];
         if let Some(length) = message.emit(&mut bytes) {
             self.stream(id, &bytes[..length]);
@@ -333,6 +346,9 @@ impl World<'_> {
 
     /// Reads what has arrived on the connection, as far as there is room for it.
     pub(crate) fn read_stream(&mut self, id: usize, epoch: u64) -> Step {
+        if self.plan.sealed {
+            return self.read_sealed(id, epoch);
+        }
         let mut heard = false;
         while self.connection.is_up(id, epoch) && self.hosts[id].is_awake() {
             let full = self.hosts[id].track.as_mut().is_some_and(|track| track.stream().room() <= PIECE);
@@ -354,7 +370,8 @@ impl World<'_> {
         Ok(())
     }
 
-    fn hear(&mut self, id: usize, message: Message<'_>) -> Step {
+    /// A message has arrived.
+    pub(crate) fn hear(&mut self, id: usize, message: Message<'_>) -> Step {
         match message {
             Message::Log(bytes) => {
                 let host = &mut self.hosts[id];
@@ -408,6 +425,17 @@ impl World<'_> {
             if length == 0 || self.connection.pipes[id].room() < PIECE {
                 return Ok(());
             }
+            if self.plan.sealed {
+                let piece = piece[..length].to_vec();
+                let Some(channel) = &mut self.hosts[id].channel else { return Ok(()) };
+                let count = channel.send_log(&piece);
+                self.flush_sealed(id);
+                if count == 0 {
+                    return Ok(());
+                }
+                self.hosts[id].sent = Some(sent + count as u64);
+                continue;
+            }
             let mut bytes = [0; 1 + 3000];
             let Some(length) = Message::Log(&piece[..length]).emit(&mut bytes) else { return Ok(()) };
             if !self.stream(id, &bytes[..length]) {
@@ -421,6 +449,11 @@ impl World<'_> {
     /// The host closes the channel for good.
     fn close(&mut self, id: usize) {
         self.hosts[id].closed = true;
+        self.hang_up(id);
+    }
+
+    /// The host closes the connection.
+    pub(crate) fn hang_up(&mut self, id: usize) {
         if !std::mem::replace(&mut self.connection.up[id], false) {
             return;
         }

@@ -192,6 +192,7 @@ impl<'m> World<'m> {
         }
         self.now = self.plan.end;
         self.facts.seeds = 1;
+        self.facts.sealed = u64::from(self.plan.sealed);
         self.facts.events = self.done;
         self.conclude()
     }
@@ -485,6 +486,11 @@ impl<'m> World<'m> {
     pub(crate) fn established(&mut self, id: usize, epoch: u64, peer: Incarnation) -> Step {
         if self.connection.epoch != epoch || self.hosts[id].closed {
             return Ok(());
+        }
+        if self.plan.sealed {
+            self.connection.up[id] = true;
+            self.hosts[id].sent = None;
+            return self.connect_sealed(id);
         }
         if self.hosts[id].pinned.is_some_and(|pinned| pinned != peer) {
             self.say(|| format!("host {id} refuses a peer that has started anew"));
