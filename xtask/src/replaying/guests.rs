@@ -49,7 +49,7 @@ pub fn all() -> Vec<Guest> {
 }
 
 impl Guest {
-    /// Loops that are interrupted so many times, a tenth of it in tight ones.
+    /// Loops that are interrupted so many times, less than a tenth of it in tight ones.
     pub fn interrupted(times: u64) -> Guest {
         let program = diverging::alone("interrupts", "replay_loops", "rounds=20 wide=12 period=8000");
         Guest { name: program.name, kind: Kind::Program(program), more: format!("until={times}") }
