@@ -30,7 +30,6 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
   cargo xtask sim --seed 7 --story
   cargo xtask sim --runs 1000 --mutant no-arbitration     (a planted bug: it must be caught)
 
-Many seeds go four times as fast with `cargo run --release --package xtask -- sim ...`.")]
 pub struct Args {
     /// The first seed
     #[arg(long, value_name = "N", default_value_t = 0)]
