@@ -28,8 +28,7 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 #[command(after_help = "Examples:
   cargo xtask sim --seed 7 --runs 10000
   cargo xtask sim --seed 7 --story
-  cargo xtask sim --runs 1000 --mutant no-arbitration     (a planted bug: it must be caught)
-
+  cargo xtask sim --runs 1000 --mutant no-arbitration     (a planted bug: it must be caught)")]
 pub struct Args {
     /// The first seed
     #[arg(long, value_name = "N", default_value_t = 0)]
