@@ -1,7 +1,8 @@
 //! Many seeds, on all processors.
 
-use std::sync::Mutex;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
 use crate::mutant::Mutant;
@@ -34,6 +35,25 @@ pub struct Total {
     pub time: Duration,
 }
 
+std::thread_local! {
+    /// The seed that this thread runs.
+    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// A panic of the product's code is a failure as well: its seed is named, though the process may end with it.
+fn name_the_seed_of_a_panic() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if let Some(seed) = SEED.get() {
+                eprintln!("cargo xtask sim --seed {seed} --story: a panic");
+            }
+            before(info);
+        }));
+    });
+}
+
 /// Runs the seeds from `first` on, `count` of them, on so many threads. `progress` is called by each thread after each portion,
 /// with the number of seeds that are done.
 pub fn campaign(
@@ -43,6 +63,7 @@ pub fn campaign(
     mutant: Option<Mutant>,
     progress: &(impl Fn(u64) + Sync),
 ) -> Total {
+    name_the_seed_of_a_panic();
     let begun = Instant::now();
     let (next, done, enough) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let total = Mutex::new(Total::default());
@@ -56,6 +77,7 @@ pub fn campaign(
             let portion = PORTION.min(count - from);
             let mut own = Total { seeds: portion, ..Total::default() };
             for seed in (from..from + portion).map(|index| first.wrapping_add(index)) {
+                SEED.set(Some(seed));
                 match run(&mut memory, seed, mutant) {
                     Ok(facts) => own.facts.add(&facts),
                     Err(what) => own.failed.push(Failed { seed, what }),
