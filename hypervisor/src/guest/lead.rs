@@ -3,6 +3,7 @@
 
 use super::board::Board;
 use super::operator::Desk;
+use super::pairing::idle;
 use super::tape::{Here, Tape};
 use crate::arch::time;
 use crate::vcpu::{Active, Verdict};
@@ -21,8 +22,9 @@ const AFTER_DELIVERY: u32 = 1000;
 /// How long the clock's correction waits for something that is due, nanoseconds.
 const LONE_CORRECTION: u64 = 16_000_000;
 
-/// How long something that has come waits for the end of a repeated instruction, nanoseconds.
-const REP_PATIENCE: u64 = 1_000_000_000;
+/// How long something that has come waits for the end of a repeated instruction, nanoseconds. A guest that clears memory is in one
+/// almost always.
+const REP_PATIENCE: u64 = 500_000;
 
 impl Board {
     /// The primary's part before an entry. `exit`: the last exit was a synchronous one.
@@ -177,7 +179,7 @@ impl Board {
             if duties::pending() & duties::OF_GUEST == 0 {
                 let until = (due != Instant::MAX).then(|| self.time.host_time_of(due));
                 if self.time.follows_host() || until.is_none() {
-                    time::wait_for_interrupt(until);
+                    idle(until);
                 }
             }
             if due != Instant::MAX {

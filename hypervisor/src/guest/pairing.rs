@@ -30,6 +30,13 @@ pub enum Awaited {
     Over,
 }
 
+/// Waits for an interrupt while the guest does not run. What only varies a running guest must not keep this host awake: as long as
+/// a duty is pending, no interrupt is let in.
+pub fn idle(until: Option<u64>) {
+    duties::take(duties::VARIATION);
+    time::wait_for_interrupt(until);
+}
+
 impl Board {
     /// Lends the link what it reaches of the guest. Nothing where there is no pair.
     fn with_link<R>(&mut self, drained: bool, act: impl FnOnce(&mut Link, &mut Ends<'_>) -> R) -> Option<R> {
@@ -125,7 +132,7 @@ impl Board {
                 break;
             }
             stands = true;
-            time::wait_for_interrupt(Some(time::now_ns() + STANDS_NS));
+            idle(Some(time::now_ns() + STANDS_NS));
         }
         let stood = time::now_ns() - before;
         if stands && !halted && stood > STOOD_NS {
@@ -160,7 +167,7 @@ impl Board {
             if self.stop_verdict().is_some() {
                 return Awaited::Over;
             }
-            time::wait_for_interrupt(None);
+            idle(None);
         }
     }
 
