@@ -495,7 +495,9 @@ fn whole(heard: &[u8]) -> Option<String> {
     let (line, rest) = text.split_once("\r\n")?;
     let Some(length) = line.strip_prefix('$') else { return Some(line.into()) };
     match length.parse::<usize>() {
-        Ok(length) => (rest.len() >= length.saturating_add(2)).then(|| rest.get(..length).unwrap_or_default().into()),
+        Ok(length) => {
+            (rest.len() >= length.saturating_add(2)).then(|| rest.get(..length).unwrap_or_default().into())
+        }
         // $-1: there is nothing of that name.
         Err(_) => Some(String::new()),
     }
