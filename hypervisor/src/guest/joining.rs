@@ -19,6 +19,7 @@ use crate::proof;
 use crate::vmm::vm::{Vm, VmError};
 use alloc::boxed::Box;
 use ft::pair::{Role, State};
+use hal::MacAddress;
 use replay::log::stream::{Stream, WORKING_BYTES};
 use replay::replayer::Replayer;
 
@@ -79,6 +80,10 @@ impl Plan {
         Ok(tape)
     }
 
+    fn macs(&self) -> impl Iterator<Item = MacAddress> {
+        self.config.networks.iter().map(|network| MacAddress(network.mac.0))
+    }
+
     fn join_as_primary(
         &self,
         link: &mut Link,
@@ -95,7 +100,7 @@ impl Plan {
             // The backup was lost at the last moment.
             return Ok(Tape::Off);
         }
-        outside.hold(Holder::Primary).map_err(no_memory)?;
+        outside.hold(Holder::Primary, self.macs()).map_err(no_memory)?;
         Ok(Tape::Recording(Box::new(Recording::new(journal, digest, pair.checkpoint))))
     }
 
@@ -132,7 +137,7 @@ impl Plan {
         let (paging, checkpoint) = pair.map(|pair| (pair.paging, pair.checkpoint)).unwrap_or_default();
         let digest = self.digest(vm, super::build::described_paging(paging), checkpoint)?;
         let replayer = Replayer::new(Feed::Channel(stream), margin)?;
-        outside.hold(Holder::Backup).map_err(no_memory)?;
+        outside.hold(Holder::Backup, self.macs()).map_err(no_memory)?;
         Ok(Tape::Replaying(Box::new(Replaying::new(replayer, digest, options.replay))))
     }
 }

@@ -6,7 +6,9 @@ use crate::bridge::Bridge;
 use crate::memory::OutOfFrames;
 use crate::terminal;
 use core::fmt::{self, Write};
+use ft::announce::Addresses;
 use ft::outputs::{Kind, Limit, Output as Waiting};
+use hal::MacAddress;
 use heapless::Vec;
 use log::Level;
 use machine::computer::DEBUG_CONSOLE;
@@ -34,6 +36,8 @@ pub struct Outside {
     pub firmware: FirmwareLog,
     /// What may not leave yet; none where everything may.
     held: Option<Held>,
+    /// Under which addresses the guest of a pair is known on its networks.
+    addresses: Vec<Addresses, MAX_NETWORKS>,
 }
 
 /// The firmware's log, which it writes to a port of its own; at log level debug it is shown line by line.
@@ -80,13 +84,31 @@ impl Outside {
         Self { bridges, ..Self::default() }
     }
 
-    /// Holds from now on what the guest sends.
+    /// Holds from now on what the guest sends. `macs`: of its network devices.
     ///
     /// # Errors
     /// No memory.
-    pub fn hold(&mut self, holder: Holder) -> Result<(), OutOfFrames> {
+    pub fn hold(
+        &mut self,
+        holder: Holder,
+        macs: impl Iterator<Item = MacAddress>,
+    ) -> Result<(), OutOfFrames> {
         self.held = Some(Held::new(holder)?);
+        self.addresses = macs.take(MAX_NETWORKS).map(Addresses::new).collect();
         Ok(())
+    }
+
+    /// Tells switches and neighbours that the guest is behind this host's cards now.
+    pub fn announce(&mut self) {
+        let Self { bridges, addresses, .. } = self;
+        for (bridge, addresses) in bridges.iter_mut().zip(addresses) {
+            if let Some(card) = bridge {
+                addresses.announce(&mut |frame| {
+                    // One that is lost is sent again in a while.
+                    card.send(frame);
+                });
+            }
+        }
     }
 
     /// Lets everything out, what is held first, and from now on at once.
@@ -206,6 +228,9 @@ impl Outside {
 impl Output for Outside {
     fn frame(&mut self, device: u8, frame: &[u8]) {
         if let Some(held) = &mut self.held {
+            if let Some(addresses) = self.addresses.get_mut(usize::from(device)) {
+                addresses.learn(frame);
+            }
             return held.frame(device, frame);
         }
         let sent = self.send(device, frame);

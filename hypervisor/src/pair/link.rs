@@ -10,6 +10,7 @@ use alloc::boxed::Box;
 use core::cell::{Cell, RefCell};
 use core::fmt::{self, Write};
 use ft::Text;
+use ft::announce::Rounds;
 use ft::arbiter::lock::Client;
 use ft::arbiter::lock::wire::REPLY;
 use ft::arbiter::{Arbiter, Ask};
@@ -76,6 +77,8 @@ pub struct Link {
     draining: bool,
     started: bool,
     turn: Option<Turn>,
+    /// Announcements of the guest's addresses, once this host is live.
+    rounds: Option<Rounds>,
     /// Positions of the last round, for heartbeats and people.
     positions: Positions,
 }
@@ -122,6 +125,7 @@ impl Link {
             draining: false,
             started: false,
             turn: None,
+            rounds: None,
             positions: Positions::default(),
         })
     }
@@ -154,6 +158,7 @@ impl Link {
     /// Does what is due. What changes for the guest, if anything.
     pub fn serve(&mut self, ends: &mut Ends<'_>) -> Option<Turn> {
         let now = time::now_ns();
+        self.announce(now, ends);
         self.note_positions(ends);
         self.receive(now, ends);
         self.ask_arbiter(now, ends);
@@ -168,6 +173,16 @@ impl Link {
         self.send(now, ends);
         self.set_alarm(ends);
         self.turn.take()
+    }
+
+    /// Tells the neighbours where the guest is now, for a while.
+    fn announce(&mut self, now: u64, ends: &mut Ends<'_>) {
+        if let Some(rounds) = &mut self.rounds
+            && rounds.take(now)
+            && let Some(outside) = &mut ends.outside
+        {
+            outside.announce();
+        }
     }
 
     /// Tells the state machine something, and does what it says.
@@ -322,7 +337,10 @@ impl Link {
             }
             Action::ReleaseAll => self.turn = Some(Turn::Solo),
             Action::Drain => self.draining = true,
-            Action::GoLive => self.turn = Some(Turn::Live),
+            Action::GoLive => {
+                self.turn = Some(Turn::Live);
+                self.rounds = Some(Rounds::new(now));
+            }
             Action::SendGoodbye(why) => {
                 self.wire.channel.send(&Message::Goodbye(why));
                 self.wire.send(now);
@@ -446,7 +464,8 @@ impl Link {
     /// Has [`crate::duties::LOG`] raised when something is due.
     fn set_alarm(&self, ends: &Ends<'_>) {
         let block = ends.journal.as_ref().and_then(|journal| journal.block_due(ends.halted));
-        let dues = [self.pair.next_deadline(), self.arbiter.next_deadline(), self.wire.due(), block];
+        let rounds = self.rounds.as_ref().and_then(Rounds::due);
+        let dues = [self.pair.next_deadline(), self.arbiter.next_deadline(), self.wire.due(), block, rounds];
         let due = dues.into_iter().flatten().min();
         let polled = alarm::deadline(Alarm::Log);
         // A card without interrupts may have set it for sooner.
