@@ -156,6 +156,7 @@ fn serve_until(
     let mut say = time::now_ns().saturating_add(SAY_NS);
     loop {
         duties::take(!0);
+        link.refill();
         link.serve(&mut Ends {
             journal: journal.as_deref_mut(),
             stream: stream.as_deref_mut(),

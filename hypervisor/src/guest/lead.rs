@@ -22,9 +22,9 @@ const AFTER_DELIVERY: u32 = 1000;
 /// How long the clock's correction waits for something that is due, nanoseconds.
 const LONE_CORRECTION: u64 = 16_000_000;
 
-/// How long something that has come waits for the end of a repeated instruction, nanoseconds. A guest that clears memory is in one
-/// almost always.
-const REP_PATIENCE: u64 = 500_000;
+/// How long something that has come waits for the end of a repeated instruction, nanoseconds. Long: a replay would have to step
+/// through every repeated instruction that is a little before the place, and they may have a million iterations.
+const REP_PATIENCE: u64 = 1_000_000_000;
 
 impl Board {
     /// The primary's part before an entry. `exit`: the last exit was a synchronous one.

@@ -1,6 +1,7 @@
 //! The link to the other host: channel, heartbeats, arbiter and state machine, driven together.
 
 use super::beats::Beats;
+use super::open::random;
 use super::wire::{Arrival, Wire};
 use crate::arch::alarm::{self, Alarm};
 use crate::arch::time;
@@ -18,6 +19,7 @@ use ft::channel::facts::Difference;
 use ft::channel::{self, Ack, Message, Refusal};
 use ft::heartbeat::{Beat, Status};
 use ft::history::HistoryEvent;
+use ft::lag::{FULL, Lag};
 use ft::pair::{Action, Event, Halted, Pair, Role, State};
 use ft::side::{Path, Side};
 use heapless::{Deque, Vec};
@@ -26,6 +28,9 @@ use replay::log::stream::Stream;
 
 /// Actions of one event at most.
 const ACTIONS: usize = 16;
+
+/// Fewer handshakes than this that were made ahead are few.
+const FEW_SPARES: usize = 4;
 
 /// The backup tells how far it has executed at least as often, while it does, nanoseconds.
 const TELL_NS: u64 = 20_000_000;
@@ -51,7 +56,7 @@ pub struct Ends<'b> {
     pub stream: Option<&'b mut Stream<'static>>,
     /// What the guest has sent, and the cards; none before it starts.
     pub outside: Option<&'b mut Outside>,
-    /// The guest's time, nanoseconds.
+    /// The guest's time without what it has skipped while it was halted, nanoseconds: what there is to be executed.
     pub virtual_ns: u64,
     /// A backup's guest has executed all of the log that has arrived.
     pub drained: bool,
@@ -79,6 +84,8 @@ pub struct Link {
     turn: Option<Turn>,
     /// Announcements of the guest's addresses, once this host is live.
     rounds: Option<Rounds>,
+    /// How fast the primary's guest may run.
+    lag: Lag,
     /// Positions of the last round, for heartbeats and people.
     positions: Positions,
 }
@@ -105,12 +112,14 @@ pub struct Parts {
     pub peer_at: Peer,
     /// This host.
     pub side: Side,
+    /// How far the backup's execution may be behind, nanoseconds.
+    pub lag_ns: u64,
 }
 
 impl Link {
     /// A link that looks for the peer.
     pub fn new(parts: Parts) -> Box<Self> {
-        let Parts { pair, wire, beats, arbiter: (arbiter, arbiter_at), peer_at, side } = parts;
+        let Parts { pair, wire, beats, arbiter: (arbiter, arbiter_at), peer_at, side, lag_ns } = parts;
         Box::new(Self {
             pair,
             wire,
@@ -126,6 +135,7 @@ impl Link {
             started: false,
             turn: None,
             rounds: None,
+            lag: Lag::new(lag_ns),
             positions: Positions::default(),
         })
     }
@@ -143,6 +153,18 @@ impl Link {
     /// Whether the log goes further than this link has seen.
     pub const fn is_behind(&self, position: u64) -> bool {
         self.positions.sent < position
+    }
+
+    /// Makes handshakes again that a peer which does not fit has used up: it may be mended. Allocates, so only before the guest starts.
+    pub fn refill(&mut self) {
+        if self.wire.channel.spares() < FEW_SPARES {
+            self.wire.channel.refill(random);
+        }
+    }
+
+    /// The primary's guest has this share of the time, in 1/1024: a backup that executes more slowly slows it down.
+    pub const fn share(&self) -> u32 {
+        self.lag.share()
     }
 
     /// Whether the guest may start.
@@ -259,6 +281,9 @@ impl Link {
                 break;
             }
             while let Some(event) = events.pop_front() {
+                if let Event::Acked(ack) = event {
+                    self.lag.acked(now, self.positions.virtual_ns, ack.executed_ns);
+                }
                 self.step(event, now, ends);
             }
         }
@@ -504,7 +529,8 @@ impl Link {
                 acked.executed,
                 pair.released(),
                 virtual_ns.saturating_sub(acked.executed_ns) / 1000
-            )?,
+            )
+            .and_then(|()| self.describe_lag(out))?,
             Role::Backup => writeln!(out, "log: {received} bytes received, {executed} executed")?,
         }
         let carried = self.wire.channel.carried();
@@ -536,6 +562,19 @@ impl Link {
             )?;
         }
         Ok(())
+    }
+
+    fn describe_lag(&self, out: &mut dyn Write) -> fmt::Result {
+        let lags = self.lag.lags();
+        writeln!(
+            out,
+            "lag: target {} us, median {} us, 99 of 100 {} us; the guest's share {}/{FULL}, slowed {} times",
+            self.lag.target_ns() / 1000,
+            lags.quantile(500) / 1000,
+            lags.quantile(990) / 1000,
+            self.lag.share(),
+            self.lag.slowed()
+        )
     }
 
     /// Tells what has happened, for the shell.

@@ -114,11 +114,12 @@ pub fn open(request: &Request<'_>) -> Result<Box<Link>, Refused> {
         arbiter: (arbiter, (ip, port)),
         peer_at: (peer.log_address.ip, pair.beat_port),
         side,
+        lag_ns: u64::from(pair.lag) * MILLISECOND,
     }))
 }
 
 /// 32 random bytes.
-fn random() -> [u8; 32] {
+pub(super) fn random() -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes.as_chunks_mut().0.iter_mut().for_each(|word| *word = cpu::random().to_le_bytes());
     bytes
