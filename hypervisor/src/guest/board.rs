@@ -113,8 +113,6 @@ pub struct Board {
     pub leaves_rep: Option<u64>,
     /// The other host of the pair, if there is one.
     pub pair: Option<Box<Link>>,
-    /// When a primary's guest was slowed last, or did not run: nanoseconds of the host.
-    pub throttled: u64,
     /// What makes this host different from others, in tests.
     pub variation: Option<Variation>,
     /// How the guest is entered while it is led through a log.
@@ -170,7 +168,6 @@ impl Board {
             late: false,
             leaves_rep: None,
             pair: None,
-            throttled: 0,
             variation: None,
             gear: Gear::default(),
             emulator: Emulator::new(),

@@ -7,7 +7,6 @@ use crate::arch::time;
 use crate::pair::{Ends, Link, Turn};
 use crate::vcpu::Active;
 use crate::{duties, machine_line};
-use ft::lag::FULL;
 use ft::pair::Event as PairEvent;
 use replay::log::entry::Event;
 
@@ -16,12 +15,6 @@ const STANDS_NS: u64 = 1_000_000;
 
 /// Standing still for less than this is only what sending has cost, nanoseconds.
 const STOOD_NS: u64 = 100_000;
-
-/// What the guest has run since it was slowed last counts for no more than this, nanoseconds.
-const RAN_NS: u64 = 8_000_000;
-
-/// A guest that is slowed stands still for no longer than this at a time, nanoseconds.
-const SLOWED_NS: u64 = 20_000_000;
 
 /// How long the last words to the peer may take, nanoseconds.
 const FAREWELL_NS: u64 = 50_000_000;
@@ -145,35 +138,7 @@ impl Board {
         if stands && !halted && stood > STOOD_NS {
             self.time.stand(stood);
         }
-        if halted {
-            self.throttled = time::now_ns()
-        } else {
-            self.throttle()
-        }
         None
-    }
-
-    /// A primary whose backup is too far behind stands still for a part of the time.
-    fn throttle(&mut self) {
-        let now = time::now_ns();
-        let ran = now.saturating_sub(core::mem::replace(&mut self.throttled, now)).min(RAN_NS);
-        let slow = |board: &Self| {
-            let share = board.pair.as_ref().map(|link| link.share()).filter(|share| *share < FULL);
-            share.filter(|_| matches!(board.tape, Tape::Recording(_)))
-        };
-        while let Some(share) = slow(self) {
-            let until = now.saturating_add((ran * u64::from(FULL - share) / u64::from(share)).min(SLOWED_NS));
-            if time::now_ns() >= until {
-                break;
-            }
-            if let Some(why) = self.serve_pair() {
-                self.stop(why);
-                break;
-            }
-            idle(Some(until.min(time::now_ns() + STANDS_NS)));
-        }
-        self.throttled = time::now_ns();
-        self.time.stand(self.throttled - now);
     }
 
     /// The backup's guest has executed all that has arrived: it waits for more.
