@@ -19,7 +19,7 @@ fn a_person_can_ask_and_order() {
     assert!(shell.console().contains("@@ serial by=interrupts"));
     answers(&mut shell, "help\r", "attach   give the line to the guest's console");
     answers(&mut shell, "pci\r", "network controller");
-    answers(&mut shell, "net\r", "0000:00:02.0: 52:54:00:");
+    answers(&mut shell, "net\r", "0000:00:02.0 (82540EM by e1000): 52:54:00:");
     answers(&mut shell, "pmu\r", "the boot proof was not run");
     answers(&mut shell, "vm\r", "there is no virtual machine");
     answers(&mut shell, "mem\r", "0 received bytes lost");
