@@ -129,12 +129,16 @@ impl Line {
 
     /// Tells the peer that nothing follows, once it has everything. Not before: smoltcp 0.14 forgets to repeat the announcement
     /// when repeated acknowledgements of data come behind it.
-    pub fn announce_end(&mut self, sockets: &mut SocketSet<'static>, now: u64) {
-        if self.state == State::Closing && !self.announced && self.tcp(sockets).send_queue() == 0 {
+    /// Whether it did.
+    pub fn announce_end(&mut self, sockets: &mut SocketSet<'static>, now: u64) -> bool {
+        let announces =
+            self.state == State::Closing && !self.announced && self.tcp(sockets).send_queue() == 0;
+        if announces {
             self.announced = true;
             self.heard_at = now;
             self.socket(sockets).close();
         }
+        announces
     }
 
     /// Whether the peer has something to acknowledge.
@@ -173,11 +177,11 @@ impl Line {
         };
     }
 
-    /// Begins the next attempt to connect, if one is due.
-    pub fn attempt(&mut self, around: &mut Around<'_>, context: &mut Context, now: u64) {
-        let Some(wish) = self.wish else { return };
+    /// Begins the next attempt to connect, if one is due. Whether it did.
+    pub fn attempt(&mut self, around: &mut Around<'_>, context: &mut Context, now: u64) -> bool {
+        let Some(wish) = self.wish else { return false };
         if self.state != State::Connecting || self.tcp(around.sockets).is_open() || now < self.retry_at {
-            return;
+            return false;
         }
         self.attempts += 1;
         self.attempting = true;
@@ -199,6 +203,7 @@ impl Line {
             // Port or address 0: there will never be a connection, and each attempt says so again.
             self.retry_at = now.saturating_add(RETRY_NS);
         }
+        true
     }
 
     pub fn send(&mut self, sockets: &mut SocketSet<'static>, bytes: &[u8]) -> usize {

@@ -12,7 +12,7 @@ use smoltcp::iface::{
 };
 use smoltcp::socket::tcp::{Socket, SocketBuffer};
 use smoltcp::socket::udp;
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Address};
 
 /// Frames that one [`Stack::poll`] takes in at most: a flood must leave time for others.
@@ -20,6 +20,10 @@ pub const BUDGET: usize = 64;
 
 /// Lines of a stack at most.
 pub const LINES: usize = 8;
+
+/// How long an acknowledgement of what came waits for bytes that it can go with, milliseconds. Two full segments are
+/// acknowledged at once, and a segment is taken for lost after 50 ms at the earliest.
+const ACK_DELAY_MS: u64 = 5;
 
 /// Address and port of the other end.
 pub type Peer = ([u8; 4], u16);
@@ -195,9 +199,10 @@ impl<N: NetDevice> Stack<N> {
         // What is broken off is said to the peer before another attempt begins.
         self.send_frames(at);
         self.follow(now);
-        self.attempt(now);
-        self.send_frames(at);
-        self.follow(now);
+        if self.attempt(now) {
+            self.send_frames(at);
+            self.follow(now);
+        }
         let flooded = core::mem::take(&mut self.card.flooded);
         if looks == BUDGET || flooded { Some(now) } else { self.next(now, at) }
     }
@@ -218,12 +223,15 @@ impl<N: NetDevice> Stack<N> {
         }
     }
 
-    fn attempt(&mut self, now: u64) {
+    /// Whether a connection was begun or ended.
+    fn attempt(&mut self, now: u64) -> bool {
         let mut around = Around { sockets: &mut self.sockets, haste: self.haste, port: &mut self.port };
+        let mut begun = false;
         for line in &mut self.lines {
-            line.announce_end(around.sockets, now);
-            line.attempt(&mut around, self.interface.context(), now);
+            begun |= line.announce_end(around.sockets, now);
+            begun |= line.attempt(&mut around, self.interface.context(), now);
         }
+        begun
     }
 
     /// When there is something to do without anything arriving.
@@ -295,6 +303,11 @@ impl<N: NetDevice> Stack<N> {
         self.card.is_full()
     }
 
+    /// Frames that were looked at so far.
+    pub const fn received_frames(&self) -> u64 {
+        self.card.received
+    }
+
     /// What was counted.
     pub fn counters(&self) -> Counters {
         let sum = |value: fn(&Line) -> u64| self.lines.iter().map(value).sum();
@@ -333,6 +346,6 @@ fn tcp_socket(settings: &Settings) -> Socket<'static> {
     let buffer = |bytes: usize| SocketBuffer::new(vec![0; bytes]);
     let mut socket = Socket::new(buffer(settings.receive_bytes), buffer(settings.send_bytes));
     socket.set_nagle_enabled(false);
-    socket.set_ack_delay(None);
+    socket.set_ack_delay(Some(Duration::from_millis(ACK_DELAY_MS * u64::from(settings.haste.max(1)))));
     socket
 }

@@ -220,6 +220,7 @@ impl Link {
 
     /// Takes in what has come to the cards.
     fn receive(&mut self, now: u64, ends: &mut Ends<'_>) {
+        self.wire.poll(now);
         loop {
             let mut events: Deque<Event, ACTIONS> = Deque::new();
             let taken = Cell::new(false);

@@ -38,6 +38,8 @@ pub struct Wire {
     connected: [bool; PLACES],
     /// The channel is closed for good.
     closed: bool,
+    /// The stack has something to do since it was polled.
+    touched: bool,
     /// What the card may interrupt for.
     wanted: NetEvents,
     /// When the stack wants to be polled, nanoseconds of uptime.
@@ -95,21 +97,21 @@ impl Wire {
             end,
             connected: [false; PLACES],
             closed: false,
+            touched: true,
             wanted: NetEvents::NONE,
             due: None,
             piece: vec![0; PIECE].into_boxed_slice(),
         })
     }
 
-    /// Takes in what has arrived and gives it to `take` in its order, as long as `ready` says that it can have another piece of the
-    /// log.
+    /// Gives what has arrived by the last poll to `take` in its order, as long as `ready` says that it can have another piece of
+    /// the log.
     pub fn receive(
         &mut self,
         now: u64,
         ready: &mut dyn FnMut(usize) -> bool,
         take: &mut dyn FnMut(Arrival<'_>),
     ) {
-        self.poll(now);
         if self.closed {
             return;
         }
@@ -121,6 +123,8 @@ impl Wire {
                 if count == 0 {
                     break;
                 }
+                // The peer may have waited for this room.
+                self.touched = true;
                 let mut fed = 0;
                 while fed < count {
                     fed += self.channel.feed(line, &self.piece[fed..count]);
@@ -133,7 +137,7 @@ impl Wire {
             if self.channel.must_close(line, now) || self.stack.peer_has_ended(line) {
                 self.channel.disconnected(line);
                 self.connected[line] = false;
-                self.end.begin(&mut self.stack, line);
+                self.begin(line);
             }
             self.give_events(take);
         }
@@ -155,11 +159,16 @@ impl Wire {
             _ => {}
         }
         if matches!(self.stack.state(line), State::Lost | State::Closed) {
-            self.end.begin(&mut self.stack, line);
+            self.begin(line);
         }
     }
 
-    /// Sends what the channel has to send, as far as there is room.
+    fn begin(&mut self, line: usize) {
+        self.touched = true;
+        self.end.begin(&mut self.stack, line);
+    }
+
+    /// Sends what the channel has to send, as far as there is room, and datagrams.
     pub fn send(&mut self, now: u64) {
         for line in 0..self.stack.lines() {
             loop {
@@ -168,15 +177,19 @@ impl Wire {
                 if count == 0 {
                     break;
                 }
+                self.touched = true;
                 self.stack.send(line, &self.piece[..count]);
             }
         }
-        self.poll(now);
+        if self.touched {
+            self.poll(now);
+        }
     }
 
     /// Closes the channel for good; what was given to it before is still delivered.
     pub fn close(&mut self) {
         if !core::mem::replace(&mut self.closed, true) {
+            self.touched = true;
             for line in 0..self.stack.lines() {
                 self.channel.disconnected(line);
                 self.stack.close(line);
@@ -186,6 +199,7 @@ impl Wire {
 
     /// Sends a datagram. It may be lost.
     pub fn send_datagram(&mut self, to: Peer, bytes: &[u8]) {
+        self.touched = true;
         self.stack.send_datagram(to, bytes);
     }
 
@@ -195,11 +209,12 @@ impl Wire {
     }
 
     /// Lets card and stack do what there is to do.
-    fn poll(&mut self, now: u64) {
+    pub fn poll(&mut self, now: u64) {
+        self.touched = false;
         let events = self.stack.card().take_events();
-        let before = self.stack.counters().received_frames;
+        let before = self.stack.received_frames();
         self.due = self.stack.poll(now);
-        let busy = events != NetEvents::NONE || self.stack.counters().received_frames != before;
+        let busy = events != NetEvents::NONE || self.stack.received_frames() != before;
         let more = self.due.is_some_and(|due| due <= now);
         self.service.polled(busy, more);
         let wanted = NetEvents { received: true, sent: self.stack.waits_for_card(), link: true };
