@@ -7,3 +7,4 @@ pub mod incident;
 pub mod marks;
 pub mod plan;
 pub mod run;
+pub mod watch;

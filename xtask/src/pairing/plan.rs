@@ -31,6 +31,9 @@ const CARDS: [u8; 2] = [0x50, 0x58];
 /// How late the hosts' overflow interrupts come, instructions. The seeds differ.
 const SKID: &str = "5:40";
 
+/// The logging network's name.
+pub const LOG: &str = "log";
+
 /// Stations with their names.
 pub type Worlds = Vec<(String, Box<dyn World>)>;
 
@@ -42,6 +45,8 @@ pub struct PairOptions {
     pub host: Host,
     /// More words for one host's command line: of host a, of host b.
     pub words: [String; 2],
+    /// How many times as slow as the other each host is: of host a, of host b.
+    pub slow: [u64; 2],
     /// Another virtual machine for host b, which must not become a pair with host a's.
     pub other: Option<Vm>,
     /// Seed of everything that differs between the hosts, and of the network.
@@ -72,6 +77,7 @@ impl PairOptions {
         PairOptions {
             host,
             words: Default::default(),
+            slow: [1; 2],
             other: None,
             seed: 1,
             incidents: Vec::new(),
@@ -170,6 +176,7 @@ fn host(vm: &Vm, name: HostName, words: &str, options: &PairOptions) -> Result<(
         words: format!("{} host={name} variation={seed} {words}", own.words).trim().to_owned(),
         knobs: knobs(&own.knobs, seed),
         console: Console::File,
+        ips: own.ips / options.slow[usize::from(name == HostName::B)].max(1),
         ..own.clone()
     };
     let places = vm.card_places_of(name);
@@ -299,7 +306,7 @@ impl Networks {
         let names = HostName::ALL.iter().map(|host| host.name().to_owned());
         let names = names.chain(self.others.iter().map(|(name, _)| name.clone()));
         let mut networks =
-            vec![Network { name: "log".into(), ports: log, capture: options.log_capture.clone() }];
+            vec![Network { name: LOG.into(), ports: log, capture: options.log_capture.clone() }];
         let mut shortest = options.log_cable.latency;
         if !lan.is_empty() {
             networks.insert(0, Network { name: "guest".into(), ports: lan, capture: self.capture.clone() });

@@ -12,6 +12,7 @@ use super::events::History;
 use super::incident::{Incident, What};
 use super::marks::Marks;
 use super::plan::{PairOptions, Plan, plan};
+use super::watch::{self, Glimpse, Pulse, Seen};
 use crate::emulator::{Exit, NicMode, Outcome, Running};
 use crate::replaying::lines;
 use crate::switch::config::{StopKind, When};
@@ -35,6 +36,7 @@ pub struct PairRun {
     switch: JoinHandle<Result<Summary>>,
     marks: Marks,
     pings: Option<Pings>,
+    pulse: Pulse,
     incidents: Vec<Incident>,
     since: Instant,
     limit: Duration,
@@ -74,7 +76,8 @@ impl PairRun {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("lockstep-pair-{}-{number}.sock", std::process::id()));
         let plan = plan(vm, options)?;
-        let director = director(&plan, options);
+        let pulse = Pulse::default();
+        let director = director(&plan, options, pulse.clone());
         let Plan { hosts, others, config, worlds, marks, pings, .. } = plan;
         let switch = Switch::new(&config, worlds)?;
         let mut server = Server::bind(&path)?;
@@ -99,6 +102,7 @@ impl PairRun {
             switch,
             marks,
             pings,
+            pulse,
             incidents: options.incidents.clone(),
             since: Instant::now(),
             limit: options.host.limit,
@@ -110,7 +114,18 @@ impl PairRun {
     ///
     /// # Errors
     /// When a machine cannot be watched, or the network failed.
-    pub fn finish(mut self, mut see: impl FnMut(HostName, &str)) -> Result<PairOutcome> {
+    pub fn finish(self, mut see: impl FnMut(HostName, &str)) -> Result<PairOutcome> {
+        self.follow(|seen| match seen {
+            Seen::Line(host, line) => see(host, line),
+            Seen::Now(_) => {}
+        })
+    }
+
+    /// The same, and `see` gets what the run looks like again and again, each time after the lines that have come.
+    ///
+    /// # Errors
+    /// As [`PairRun::finish`].
+    pub fn follow(mut self, mut see: impl FnMut(Seen<'_>)) -> Result<PairOutcome> {
         loop {
             // The order matters: what was said before the end must be read after the end was seen.
             let over = self.switch.is_finished() || self.since.elapsed() >= self.limit;
@@ -120,15 +135,26 @@ impl PairRun {
                 self.hosts[index].watch(|_| true)?;
                 let console = self.hosts[index].console();
                 let end = console.rfind('\n').map_or(0, |end| end + 1).max(self.shown[index]);
-                console[self.shown[index]..end].lines().for_each(|line| see(name, line));
+                console[self.shown[index]..end].lines().for_each(|line| see(Seen::Line(name, line)));
                 self.shown[index] = end;
             }
+            see(Seen::Now(&self.glimpse()));
             if ended || over {
                 break;
             }
             std::thread::sleep(POLL);
         }
         self.collect()
+    }
+
+    fn glimpse(&self) -> Glimpse {
+        let when = |incident: &Incident| Some((*incident, self.marks.when(incident.when)?));
+        Glimpse {
+            beat: self.pulse.get(),
+            incidents: self.incidents.iter().filter_map(when).collect(),
+            asks: self.marks.asks.get(),
+            counted: self.marks.tally.as_ref().map(|tally| tally.get()),
+        }
     }
 
     /// The end: the switch has ended its hosts, or they have ended; what still runs is ended.
@@ -174,11 +200,12 @@ pub fn run(vm: &Vm, options: &PairOptions) -> Result<PairOutcome> {
 }
 
 /// Does what is to befall the pair as soon as the moment is known, and ends the run.
-fn director(plan: &Plan, options: &PairOptions) -> Director<'static> {
+fn director(plan: &Plan, options: &PairOptions, pulse: Pulse) -> Director<'static> {
     let (marks, guest, log) = (plan.marks.clone(), plan.guest_cards, plan.log_cards);
     let (mut pending, mut until, linger) = (options.incidents.clone(), options.until, options.linger);
     let mut done = false;
     Box::new(move |switch: &mut Switch| {
+        pulse.beat(switch);
         pending.retain(|incident| {
             let Some(at) = marks.when(incident.when) else { return true };
             befall(switch, incident.what, at, guest, log);
@@ -249,6 +276,11 @@ impl PairOutcome {
         let counted = self.counted.as_ref().context("no client has counted")?;
         ensure!(counted.is_perfect(), "the client has noticed: {}\n{}", counted.words(), self.last_words());
         Ok(())
+    }
+
+    /// Bytes that host a and host b have sent on the logging network, heartbeats and all headers among them.
+    pub fn log_bytes(&self) -> [u64; 2] {
+        watch::log_bytes(&self.summary)
     }
 
     /// How long no ping was answered at the worst from the first incident on, ns: the guest's own silence, whatever a client's
