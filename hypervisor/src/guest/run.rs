@@ -169,12 +169,13 @@ fn say_end(guest: &Guest, why: &str) {
     let board = &guest.board;
     let (strays, out) = (board.computer.strays(), board.outside.counters);
     machine_line!(
-        "vm event=stopped name={} reason={why} instructions={} virtual-ns={} real-ns={} exits={} console={} frames={} \
-         frames-lost={} stray-ports={} stray-memory={} stray-msrs={}",
+        "vm event=stopped name={} reason={why} instructions={} virtual-ns={} real-ns={} stood-ns={} exits={} console={} \
+         frames={} frames-lost={} stray-ports={} stray-memory={} stray-msrs={}",
         board.name,
         board.time.instructions(),
         board.time.now(),
         board.time.real(),
+        board.time.stood(),
         guest.vcpu.exits(),
         out.console,
         out.frames,

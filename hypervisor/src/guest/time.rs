@@ -142,6 +142,11 @@ impl GuestTime {
         time::now_ns().saturating_add_signed(-self.start).saturating_sub(self.stood)
     }
 
+    /// For how long the guest stood still, nanoseconds of the host.
+    pub const fn stood(&self) -> u64 {
+        self.stood
+    }
+
     /// The clock begins at this rate, whatever this host's pace is: as it was recorded. Nothing has been counted yet.
     pub const fn set_first_rate(&mut self, rate: u64) {
         self.clock = VirtualClock::expecting(rate);
