@@ -8,6 +8,7 @@ use clap::Subcommand;
 pub mod boot;
 pub mod emulator;
 pub mod exits;
+pub mod ft;
 pub mod replay;
 
 /// Measure, each figure against a peer in the same run.
@@ -26,6 +27,7 @@ enum Bench {
     Exits(exits::Args),
     Emulator(emulator::Args),
     Replay(replay::Args),
+    Ft(ft::Args),
 }
 
 /// Runs the verb.
@@ -38,5 +40,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Bench::Exits(args) => exits::run(args),
         Bench::Emulator(args) => emulator::run(args),
         Bench::Replay(args) => replay::run(args),
+        Bench::Ft(args) => ft::run(args),
     }
 }
