@@ -39,7 +39,8 @@ unsafe fn load(gdt: &Pointer, idt: &Pointer) {
 
 fn clear_all(frame: &mut Frame) {
     // The event that brought us here has read the gate and the code segment, and has pushed: to that stack, unless it came right
-    // before the change of stacks, or after.
+    // before the change of stacks, or after. Nobody may have pushed there since its entry was made or its bits were cleared: an
+    // interrupt between `set_hook` and the first change of stacks finds neither bit set, and that is as it must be.
     let there = frame.rsp.wrapping_sub(tables::page(STACK)) <= 4096;
     let pushed = if there { ACCESSED | DIRTY } else { 0 };
     for (page, must) in [(IDT, ACCESSED), (GDT, ACCESSED), (STACK, pushed), (CODE_PAGE, 0)] {
