@@ -19,11 +19,13 @@ pub enum Status {
     Halted,
     /// The virtual machine has ended.
     Ended,
+    /// As a primary whose guest stands still by order: no log is no failure.
+    Paused,
 }
 
 impl Status {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Starting,
         Self::Primary,
         Self::Backup,
@@ -31,6 +33,7 @@ impl Status {
         Self::Solo,
         Self::Halted,
         Self::Ended,
+        Self::Paused,
     ];
 }
 
@@ -44,6 +47,7 @@ impl fmt::Display for Status {
             Self::Solo => "solo",
             Self::Halted => "halted",
             Self::Ended => "ended",
+            Self::Paused => "paused",
         })
     }
 }
@@ -121,11 +125,11 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn strict(bytes: [[u8; 8]; 6], status in 0u64..9) {
+        fn strict(bytes: [[u8; 8]; 6], status in 0u64..10) {
             let mut bytes: [u8; BEAT] = bytes.concat().try_into().unwrap();
             bytes[8..16].copy_from_slice(&status.to_le_bytes());
             let read = Beat::parse(&bytes);
-            prop_assert_eq!(read.is_some(), status < 7);
+            prop_assert_eq!(read.is_some(), status < 8);
             prop_assert!(read.is_none_or(|beat| beat.emit() == bytes));
         }
     }

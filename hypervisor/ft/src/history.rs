@@ -54,6 +54,12 @@ pub enum HistoryEvent {
     Goodbye(Why),
     /// The peer acknowledges what was never sent.
     WrongAck(u64),
+    /// The operator has ordered this at the backup.
+    PeerOrders(Order),
+    /// The guest stands still by order.
+    Paused,
+    /// It goes on by order.
+    Resumed,
     /// An order cannot be followed here.
     OrderRefused(Order),
 }
@@ -87,6 +93,9 @@ impl HistoryEvent {
             Self::Halted(_) => "halted",
             Self::Goodbye(_) => "goodbye",
             Self::WrongAck(_) => "wrong-ack",
+            Self::PeerOrders(_) => "peer-orders",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
             Self::OrderRefused(_) => "order-refused",
         }
     }
@@ -117,6 +126,9 @@ impl fmt::Display for HistoryEvent {
             Self::Halted(why) => write!(f, "halted: {why}"),
             Self::Goodbye(why) => write!(f, "the peer leaves: {why}"),
             Self::WrongAck(position) => write!(f, "the peer acknowledges {position}, which was not sent"),
+            Self::PeerOrders(order) => write!(f, "{order} is ordered at the other host"),
+            Self::Paused => f.write_str("the guest stands still by order"),
+            Self::Resumed => f.write_str("the guest goes on by order"),
             Self::OrderRefused(order) => write!(f, "{order} is ordered where the primary runs"),
         }
     }

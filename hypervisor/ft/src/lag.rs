@@ -1,17 +1,19 @@
 //! Lag control: how much of its time the primary's guest may run, so that the backup's execution stays close behind.
 //!
-//! The backup's execution lags by the primary's virtual time less the virtual time that the backup has executed up to. While that
-//! is well below the target the guest has all of its time. Else its share is what the backup is seen to execute per time,
-//! corrected in proportion to what the lag is off its target. The measured speed is no function of the share while the backup is
-//! the slower one, so nothing is left that could swing but the delay of the acknowledgements.
+//! The backup can execute only what the primary has logged: it lags by the busy virtual time that the last closed block of the log
+//! has reached, less the busy virtual time that the backup has executed up to. (Busy: without what a halted guest has skipped.) While
+//! that is well below the target the guest has all of its time. Else its share is what the backup is seen to execute per time,
+//! corrected in proportion to what the lag is off its target. Speed is measured only while the backup has something to execute, so it
+//! is no function of the share, and nothing is left that could swing but the delay of the acknowledgements.
 
 use crate::histogram::Histogram;
 
 /// All of the time.
 pub const FULL: u32 = 1024;
 
-/// The guest always has this share: it goes on however slow the backup is, until the log buffer is full.
-pub const LEAST: u32 = 16;
+/// The guest always has this share: it goes on however slow the backup is, until the log buffer is full. Large enough that a slice
+/// of some milliseconds is not followed by a pause that the guest's users would take for a failure.
+pub const LEAST: u32 = FULL / 8;
 
 /// What the share changes by, in 1/1024, when the lag is off by the whole target.
 const GAIN: i64 = 1536;
@@ -25,6 +27,9 @@ const SPAN_NS: u64 = 2_000_000;
 /// Acknowledgements further apart say nothing about speed: the guest was halted, or nothing was sent.
 const LONG_NS: u64 = 500_000_000;
 
+/// A backup that is no further behind than this has waited for the log, nanoseconds: blocks are closed so often.
+const WAITED_NS: u64 = 4_000_000;
+
 /// The fastest speed that counts, in 1/1024 of the host's time.
 const FASTEST: i64 = 4 * FULL as i64;
 
@@ -35,8 +40,8 @@ pub struct Lag {
     share: u32,
     /// What the backup executes, in 1/1024 virtual nanoseconds per nanosecond of the host.
     speed: i64,
-    /// When the speed was measured last, and the virtual time executed then.
-    since: Option<(u64, u64)>,
+    /// When the speed was measured last, the virtual time executed then, and whether there was more to execute.
+    since: Option<(u64, u64, bool)>,
     lag: u64,
     lags: Histogram,
     slowed: u64,
@@ -57,10 +62,10 @@ impl Lag {
         }
     }
 
-    /// An acknowledgement has come now: the host's clock, the primary's virtual time, and the virtual time that the backup has
+    /// An acknowledgement has come now: the host's clock, the busy virtual time that the log has reached, and that which the backup has
     /// executed up to, all in nanoseconds.
-    pub fn acked(&mut self, now: u64, primary_ns: u64, executed_ns: u64) {
-        self.lag = primary_ns.saturating_sub(executed_ns);
+    pub fn acked(&mut self, now: u64, logged_ns: u64, executed_ns: u64) {
+        self.lag = logged_ns.saturating_sub(executed_ns);
         self.lags.record(self.lag);
         self.measure(now, executed_ns);
         self.share = self.decide();
@@ -68,20 +73,23 @@ impl Lag {
     }
 
     fn measure(&mut self, now: u64, executed: u64) {
-        let Some((at, before)) = self.since else {
-            self.since = Some((now, executed));
+        let busy = self.lag > WAITED_NS;
+        let Some((at, before, was_busy)) = self.since else {
+            self.since = Some((now, executed, busy));
             return;
         };
         let passed = now.saturating_sub(at);
         if passed < SPAN_NS {
             return;
         }
-        self.since = Some((now, executed));
+        self.since = Some((now, executed, busy));
         if passed > LONG_NS {
             return;
         }
         let done = executed.saturating_sub(before).min(u64::MAX / u64::from(FULL));
-        let speed = (done * u64::from(FULL) / passed).min(FASTEST as u64) as i64;
+        let seen = (done * u64::from(FULL) / passed).min(FASTEST as u64) as i64;
+        // One that had to wait has executed less than it could: it is no slower than the primary.
+        let speed = if busy && was_busy { seen } else { seen.max(FULL.into()) };
         let weight = passed.min(MEMORY_NS) as i64;
         self.speed += (speed - self.speed) * weight / MEMORY_NS as i64;
     }
@@ -205,6 +213,38 @@ mod tests {
         pair.run(2000, 1300);
         assert_eq!(pair.lag.share(), FULL);
         assert!(pair.primary - pair.backup < 5 * MS);
+    }
+
+    /// A guest that is halted most of the time: the backup executes little because there is little.
+    #[test]
+    fn a_backup_that_waits_is_not_slow() {
+        let mut lag = Lag::new(TARGET);
+        let mut busy = 0;
+        for n in 1..1000 {
+            busy += MS / 100;
+            lag.acked(n * MS, busy, busy - MS / 200);
+            assert_eq!(lag.share(), FULL);
+        }
+        // Then much to execute comes at once: the speed from before says nothing, and the backup is as fast as the primary.
+        busy += TARGET / 2;
+        lag.acked(1000 * MS, busy, busy - TARGET / 2);
+        assert_eq!(lag.share(), FULL);
+    }
+
+    /// Nothing could be logged for a second, then all of it was: the guest goes on, slowly, until the backup is near again.
+    #[test]
+    fn a_second_at_once_is_made_up_for() {
+        let mut lag = Lag::new(TARGET);
+        let (mut logged, mut executed, mut took) = (1000 * MS, 0, 0);
+        for n in 1..3000 {
+            logged += MS * u64::from(lag.share()) / u64::from(FULL);
+            executed = (executed + MS).min(logged);
+            lag.acked(n * MS, logged, executed);
+            took = if lag.lag_ns() > TARGET * 11 / 10 { n } else { took };
+        }
+        // It is as fast as the primary: from there on the lag stays.
+        assert!((900..1300).contains(&took), "{took} ms");
+        assert!(lag.share() > FULL * 9 / 10, "{}", lag.share());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::bus::BoardBus;
 use super::disks::MemoryDisk;
 use super::follow::Gear;
 use super::outside::Outside;
+use super::pace::Pace;
 use super::paging::Paging;
 use super::tape::{Here, Tape};
 use super::time::GuestTime;
@@ -82,6 +83,8 @@ pub struct Board {
     pub state: VmState,
     /// What the operator wants, until the runner takes it.
     pub order: Option<Order>,
+    /// What an operator has ordered on the other host of the pair, until it is followed.
+    pub ordered: Option<Order>,
     /// Whether what comes in is recorded, or comes from a recording.
     pub tape: Tape,
     /// Where the guest is, for the record of what comes in next.
@@ -113,6 +116,8 @@ pub struct Board {
     pub leaves_rep: Option<u64>,
     /// The other host of the pair, if there is one.
     pub pair: Option<Box<Link>>,
+    /// What a primary's guest has stood still for its backup.
+    pub pace: Pace,
     /// What makes this host different from others, in tests.
     pub variation: Option<Variation>,
     /// How the guest is entered while it is led through a log.
@@ -153,6 +158,7 @@ impl Board {
             disks,
             state: VmState::Running,
             order: None,
+            ordered: None,
             tape: Tape::Off,
             here: Here::AfterExit,
             idle: 0,
@@ -168,6 +174,7 @@ impl Board {
             late: false,
             leaves_rep: None,
             pair: None,
+            pace: Pace::default(),
             variation: None,
             gear: Gear::default(),
             emulator: Emulator::new(),

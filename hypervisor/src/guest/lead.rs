@@ -202,6 +202,7 @@ impl Board {
     fn serve_duties(&mut self, on: &mut Active<'_>) {
         let pending = duties::pending();
         if pending & duties::SERIAL != 0 {
+            self.obey_peer(on);
             let (exits, cycles) = on.costs();
             terminal::serve(Some(&mut Desk { board: self, exits: &exits, cycles: &cycles }));
         }
@@ -243,7 +244,7 @@ impl Board {
             return false;
         }
         self.starved &= !bit;
-        self.take_in(Event::Frame { device, frame });
+        self.take_in(Event::Frame { device, frame: frame.into() });
         true
     }
 }

@@ -52,6 +52,9 @@ impl Guest for Desk<'_> {
     }
 
     fn order(&mut self, order: Order) -> Result<(), &'static str> {
+        if self.board.is_backup() {
+            return self.board.forward(order);
+        }
         match (order, self.board.state) {
             (_, VmState::Stopped(_)) => return Err("it has ended"),
             (Order::Pause, VmState::Paused) => return Err("it is paused already"),
@@ -64,10 +67,17 @@ impl Guest for Desk<'_> {
             (Order::Reset, _) => {
                 self.board.take_in(Event::Reset);
                 self.board.state = VmState::Running;
+                self.board.tell_paused(false);
                 return Ok(());
             }
-            (Order::Pause, _) => self.board.state = VmState::Paused,
-            (Order::Resume, _) => self.board.state = VmState::Running,
+            (Order::Pause, _) => {
+                self.board.state = VmState::Paused;
+                self.board.tell_paused(true);
+            }
+            (Order::Resume, _) => {
+                self.board.state = VmState::Running;
+                self.board.tell_paused(false);
+            }
             (Order::Kill, _) => {}
         }
         self.board.order = Some(order);
@@ -84,6 +94,10 @@ impl Guest for Desk<'_> {
     }
 
     fn console_input(&mut self, byte: u8) -> bool {
+        if self.board.is_backup() {
+            // Its console is the primary's: what is typed here is nobody's.
+            return true;
+        }
         self.board.computer.console_room() != 0 && self.board.take_in(Event::Console(&[byte])) != 0
     }
 

@@ -14,6 +14,9 @@ const RAN_NS: u64 = 8_000_000;
 /// It stands for no longer than this at a time, nanoseconds: what is in a hurry on the guest's network does not notice it.
 const STAND_NS: u64 = 20_000_000;
 
+/// While it has to stand now and then, so often that is said, nanoseconds.
+const SAY_NS: u64 = 1_000_000_000;
+
 /// While it stands, the pair is looked at at least as often, nanoseconds.
 const LOOK_NS: u64 = 1_000_000;
 
@@ -25,6 +28,8 @@ pub struct Pace {
     /// How long it stood each time, nanoseconds.
     stands: Histogram,
     total: u64,
+    /// When that was said last, nanoseconds of the host.
+    said: u64,
 }
 
 impl Board {
@@ -58,10 +63,15 @@ impl Board {
                 break;
             }
         }
-        let stood = time::now_ns() - since;
+        let now = time::now_ns();
+        let stood = now - since;
         self.time.stand(stood);
         self.pace.stands.record(stood);
         self.pace.total += stood;
+        if now.saturating_sub(self.pace.said) >= SAY_NS {
+            self.pace.said = now;
+            self.tell_pace();
+        }
         why
     }
 
@@ -70,8 +80,10 @@ impl Board {
         let Some(link) = &self.pair else { return };
         let (lags, stands) = (link.lags(), &self.pace.stands);
         machine_line!(
-            "pair-lag target-ns={} acks={} median-ns={} p99-ns={} most-ns={} stands={} stood-ns={} longest-ns={}",
+            "pair-lag target-ns={} lag-ns={} share={} acks={} median-ns={} p99-ns={} most-ns={} stands={} stood-ns={} longest-ns={}",
             link.lag_target_ns(),
+            link.lag_ns(),
+            link.share(),
             lags.count(),
             lags.quantile(500),
             lags.quantile(990),

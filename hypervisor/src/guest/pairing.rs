@@ -39,10 +39,14 @@ pub fn idle(until: Option<u64>) {
 
 impl Board {
     /// Lends the link what it reaches of the guest. Nothing where there is no pair.
-    fn with_link<R>(&mut self, drained: bool, act: impl FnOnce(&mut Link, &mut Ends<'_>) -> R) -> Option<R> {
+    pub fn with_link<R>(
+        &mut self,
+        drained: bool,
+        act: impl FnOnce(&mut Link, &mut Ends<'_>) -> R,
+    ) -> Option<R> {
         // Out of its place while it looks at the board.
         let mut link = self.pair.take()?;
-        let virtual_ns = self.time.now().saturating_sub(self.idle);
+        let virtual_ns = self.busy_ns();
         let halted = self.here == Here::Halted;
         let (journal, stream) = match &mut self.tape {
             Tape::Off => (None, None),
@@ -58,7 +62,9 @@ impl Board {
     /// Serves the pair; what it tells. `drained`: the guest has executed all of the log that there is.
     fn take_turn(&mut self, drained: bool) -> Option<Turn> {
         duties::take(duties::LOG);
-        self.with_link(drained, Link::serve).flatten()
+        let turn = self.with_link(drained, Link::serve).flatten();
+        self.note_ordered();
+        turn
     }
 
     /// Does what is due for the pair: lets bytes and heartbeats come and go, and follows what comes of it. Says why the guest
@@ -138,7 +144,7 @@ impl Board {
         if stands && !halted && stood > STOOD_NS {
             self.time.stand(stood);
         }
-        None
+        if halted { None } else { self.keep_pace() }
     }
 
     /// The backup's guest has executed all that has arrived: it waits for more.
@@ -188,6 +194,7 @@ impl Board {
         self.set_alarm(on, self.time.now());
         self.changed = true;
         duties::HOST.raise(duties::NETWORK | duties::LOG);
+        self.keep_paused();
         self.tell_alone("live");
     }
 

@@ -96,7 +96,8 @@ fn life(guest: &mut Guest, once: bool) -> &'static str {
         let stop = vcpu::run(&mut active, board);
         match next(board, &mut active, stop) {
             Next::Run => {}
-            Next::Reset if once => {
+            // The guest of a pair starts again on both hosts.
+            Next::Reset if once && board.pair.is_none() => {
                 board.end_recording(&mut active, reason::RESET);
                 board.end_replay(&mut active);
                 board.leave_pair();
@@ -143,15 +144,22 @@ fn next(board: &mut Board, active: &mut Active<'_>, stop: Stop) -> Next {
 
 /// Does what the operator has ordered; a paused guest stays here.
 fn obey(board: &mut Board, active: &mut Active<'_>) -> Next {
-    let since = time::now_ns();
+    let mut since = time::now_ns();
     loop {
         match board.order.take() {
             Some(Order::Kill) => return Next::End(reason::KILLED),
             _ if board.state == VmState::Running => break,
             _ => {
+                if let Some(why) = board.serve_paused() {
+                    return Next::End(why);
+                }
                 time::wait_for_interrupt(None);
-                board.look_at_pair();
+                since = board.stand_since(since);
                 duties::take(duties::NETWORK);
+                if board.pair.is_some() {
+                    board.discard_frames();
+                }
+                board.obey_peer(active);
                 inspection::serve(board, active);
                 board.clear_stop();
                 if board.outside.power.take().is_some() {
@@ -161,7 +169,7 @@ fn obey(board: &mut Board, active: &mut Active<'_>) -> Next {
         }
     }
     // The guest's clock stood still.
-    board.time.stand(time::now_ns() - since);
+    board.stand_since(since);
     Next::Run
 }
 
@@ -185,6 +193,7 @@ fn say_end(guest: &Guest, why: &str) {
         strays.msrs
     );
     board.paging.say();
+    board.tell_pace();
     let rows = guest.vcpu.counts().iter().zip(guest.vcpu.cycles()).enumerate();
     for (number, (count, cycles)) in rows.filter(|(_, (count, _))| **count != 0) {
         let reason = vmx::exit::reason_name(number as u16);

@@ -18,9 +18,10 @@ use ft::arbiter::{Arbiter, Ask};
 use ft::channel::facts::Difference;
 use ft::channel::{self, Ack, Message, Refusal};
 use ft::heartbeat::{Beat, Status};
+use ft::histogram::Histogram;
 use ft::history::HistoryEvent;
-use ft::lag::Lag;
-use ft::pair::{Action, Event, Halted, Pair, Role, State};
+use ft::lag::{FULL, Lag};
+use ft::pair::{Action, Event, Halted, Order, Pair, Role, State};
 use ft::side::{Path, Side};
 use heapless::{Deque, Vec};
 use net::{DATAGRAM, Peer};
@@ -82,10 +83,13 @@ pub struct Link {
     draining: bool,
     started: bool,
     turn: Option<Turn>,
+    /// What an operator has ordered on the other host.
+    order: Option<Order>,
+    /// The backup is still to be told that the guest stands still, or goes on: before any more of the log.
+    paused: Option<bool>,
     /// Announcements of the guest's addresses, once this host is live.
     rounds: Option<Rounds>,
-    /// How far the backup is behind. Its share of the time is not heeded yet: a primary that can record nothing for a while would
-    /// slow itself down for a backup that waits.
+    /// How far the backup is behind, and what share of the time the primary's guest has therefore.
     lag: Lag,
     /// Positions of the last round, for heartbeats and people.
     positions: Positions,
@@ -97,6 +101,8 @@ struct Positions {
     received: u64,
     executed: u64,
     virtual_ns: u64,
+    /// The guest's busy time when the log reached `sent`: a backup can have executed no more.
+    logged_ns: u64,
 }
 
 /// What a link is made from.
@@ -135,6 +141,8 @@ impl Link {
             draining: false,
             started: false,
             turn: None,
+            order: None,
+            paused: None,
             rounds: None,
             lag: Lag::new(lag_ns),
             positions: Positions::default(),
@@ -163,6 +171,26 @@ impl Link {
         }
     }
 
+    /// The primary's guest has this share of the time, in 1/1024.
+    pub const fn share(&self) -> u32 {
+        self.lag.share()
+    }
+
+    /// How far the backup was behind at its acknowledgements, nanoseconds.
+    pub const fn lags(&self) -> &Histogram {
+        self.lag.lags()
+    }
+
+    /// How far it was at the last one, nanoseconds.
+    pub const fn lag_ns(&self) -> u64 {
+        self.lag.lag_ns()
+    }
+
+    /// How far it may be, nanoseconds.
+    pub const fn lag_target_ns(&self) -> u64 {
+        self.lag.target_ns()
+    }
+
     /// Whether the guest may start.
     pub const fn has_started(&self) -> bool {
         self.started
@@ -189,7 +217,7 @@ impl Link {
             outside.release(self.pair.released(), now);
         }
         self.send(now, ends);
-        self.set_alarm(ends);
+        self.set_alarm(now, ends);
         self.turn.take()
     }
 
@@ -208,10 +236,32 @@ impl Link {
         self.step(event, time::now_ns(), ends);
     }
 
+    /// Gives the primary an order. False: it cannot be reached.
+    pub fn forward(&mut self, order: Order, ends: &mut Ends<'_>) -> bool {
+        let reached = self.pair.role() == Role::Backup
+            && self.pair.state() == State::Protected
+            && self.pair.channel_is_up();
+        self.tell(Event::Order(order), ends);
+        reached
+    }
+
+    /// What an operator has ordered on the other host, once.
+    pub const fn take_order(&mut self) -> Option<Order> {
+        self.order.take()
+    }
+
+    /// Whether the guest stands still by order, as far as this host knows.
+    pub const fn is_paused(&self) -> bool {
+        self.pair.is_paused()
+    }
+
     fn note_positions(&mut self, ends: &Ends<'_>) {
         self.positions.virtual_ns = ends.virtual_ns;
         if let Some(journal) = &ends.journal {
-            self.positions.sent = journal.bytes().0;
+            let sent = journal.bytes().0;
+            if core::mem::replace(&mut self.positions.sent, sent) != sent {
+                self.positions.logged_ns = ends.virtual_ns;
+            }
         }
         if let Some(stream) = &ends.stream {
             (self.positions.received, self.positions.executed) = (stream.received(), stream.executed());
@@ -261,6 +311,8 @@ impl Link {
                         }
                         Arrival::Message(Message::Armed { generation }) => Event::Armed(generation),
                         Arrival::Message(Message::Goodbye(why)) => Event::Goodbye(why),
+                        Arrival::Message(Message::Order(order)) => Event::PeerOrder(order),
+                        Arrival::Message(Message::Paused(paused)) => Event::Paused(paused),
                         Arrival::Message(Message::Ready | Message::Ping) => Event::ChannelHeard,
                         Arrival::Event(&channel::Event::Secured { peer, .. }) => {
                             // The backup says again what it has.
@@ -279,7 +331,7 @@ impl Link {
             }
             while let Some(event) = events.pop_front() {
                 if let Event::Acked(ack) = event {
-                    self.lag.acked(now, self.positions.virtual_ns, ack.executed_ns);
+                    self.lag.acked(now, self.positions.logged_ns, ack.executed_ns);
                 }
                 self.step(event, now, ends);
             }
@@ -308,7 +360,7 @@ impl Link {
     fn heard(&mut self, path: Path, beat: &Beat, now: u64, ends: &mut Ends<'_>) {
         let (generation, status) = (beat.generation, beat.status);
         if self.pair.role() == Role::Backup
-            && status == Status::Primary
+            && matches!(status, Status::Primary | Status::Paused)
             && let Some(outside) = &mut ends.outside
         {
             // What the primary has let out need not be kept here.
@@ -374,8 +426,14 @@ impl Link {
                     self.turn = Some(Turn::Ended);
                 }
             }
-            // Whoever ends the guest closes the log himself; orders are applied where they are given.
-            Action::EndLog | Action::Apply(_) => {}
+            Action::Forward(order) => {
+                self.wire.channel.send(&Message::Order(order));
+                self.wire.send(now);
+            }
+            Action::SendPaused(paused) => self.paused = Some(paused),
+            Action::Apply(order) => self.order = Some(order),
+            // Whoever ends the guest closes the log himself; if it was ordered on the other host, nobody does yet.
+            Action::EndLog => self.order = Some(Order::PowerOff),
             Action::Note(event) => {
                 log::info!("pair: {event}");
                 machine_line!(
@@ -412,7 +470,7 @@ impl Link {
     }
 
     fn beat(&mut self, path: Path, status: Status, ends: &mut Ends<'_>) {
-        let Positions { sent, received, executed, virtual_ns } = self.positions;
+        let Positions { sent, received, executed, virtual_ns, .. } = self.positions;
         // A primary receives no log; it says there what it has released.
         let received = if self.pair.role() == Role::Primary { self.pair.released() } else { received };
         let generation = self.pair.generation();
@@ -438,7 +496,14 @@ impl Link {
         if let Some(journal) = &mut ends.journal {
             let position = journal.bytes().0;
             self.step(Event::Sent(position), now, &mut Ends::nothing());
-            self.send_log(journal);
+            if let Some(paused) = self.paused
+                && self.wire.channel.send(&Message::Paused(paused))
+            {
+                self.paused = None;
+            }
+            if self.paused.is_none() {
+                self.send_log(journal);
+            }
         }
         if let Some(stream) = &ends.stream {
             let ack = Ack {
@@ -484,10 +549,14 @@ impl Link {
     }
 
     /// Has [`crate::duties::LOG`] raised when something is due.
-    fn set_alarm(&self, ends: &Ends<'_>) {
+    fn set_alarm(&self, now: u64, ends: &Ends<'_>) {
         let block = ends.journal.as_ref().and_then(|journal| journal.block_due(ends.halted));
         let rounds = self.rounds.as_ref().and_then(Rounds::due);
-        let dues = [self.pair.next_deadline(), self.arbiter.next_deadline(), self.wire.due(), block, rounds];
+        // A backup that executes what it has tells so though nothing arrives.
+        let executes = self.started && !ends.drained && ends.stream.is_some();
+        let tell = executes.then(|| now.saturating_add(TELL_NS));
+        let dues =
+            [self.pair.next_deadline(), self.arbiter.next_deadline(), self.wire.due(), block, rounds, tell];
         let due = dues.into_iter().flatten().min();
         let polled = alarm::deadline(Alarm::Log);
         // A card without interrupts may have set it for sooner.
@@ -506,7 +575,7 @@ impl Link {
     /// # Errors
     /// Those of the sink.
     pub fn describe(&self, out: &mut dyn Write) -> fmt::Result {
-        let Positions { sent, received, executed, virtual_ns } = self.positions;
+        let Positions { sent, received, executed, .. } = self.positions;
         let (pair, acked) = (&self.pair, self.pair.acked());
         writeln!(
             out,
@@ -525,7 +594,7 @@ impl Link {
                 acked.received,
                 acked.executed,
                 pair.released(),
-                virtual_ns.saturating_sub(acked.executed_ns) / 1000
+                self.lag.lag_ns() / 1000
             )
             .and_then(|()| self.describe_lag(out))?,
             Role::Backup => writeln!(out, "log: {received} bytes received, {executed} executed")?,
@@ -565,10 +634,13 @@ impl Link {
         let lags = self.lag.lags();
         writeln!(
             out,
-            "lag: target {} us, median {} us, 99 of 100 {} us",
+            "lag: target {} us, median {} us, 99 of 100 {} us, {} us at most; the guest has {}/{FULL} of the time, slowed {} times",
             self.lag.target_ns() / 1000,
             lags.quantile(500) / 1000,
-            lags.quantile(990) / 1000
+            lags.quantile(990) / 1000,
+            lags.most() / 1000,
+            self.lag.share(),
+            self.lag.slowed()
         )
     }
 

@@ -211,6 +211,8 @@ impl World<'_> {
                 self.wake(id, self.now);
             }
             Action::StopGuest | Action::Halt(_) => self.hosts[id].gear = Gear::Off,
+            Action::Forward(order) => self.message(id, &Message::Order(order)),
+            Action::SendPaused(paused) => self.message(id, &Message::Paused(paused)),
             Action::Apply(_) | Action::Note(_) => {}
             Action::CloseChannel => self.close(id),
         }
@@ -386,6 +388,8 @@ impl World<'_> {
             Message::Ack(ack) => self.acked(id, ack),
             Message::Armed { generation } => self.tell(id, Event::Armed(generation)),
             Message::Goodbye(why) => self.tell(id, Event::Goodbye(why)),
+            Message::Order(order) => self.tell(id, Event::PeerOrder(order)),
+            Message::Paused(paused) => self.tell(id, Event::Paused(paused)),
             Message::Ready | Message::Ping => self.tell(id, Event::ChannelHeard),
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use vm_config::HostName;
 
 use super::machine_args::MachineArgs;
@@ -54,6 +54,9 @@ pub struct Args {
     /// arbiter is the arbiter's
     #[arg(long, value_name = "WHAT@MOMENT[/TIME]", value_parser = Incident::cut, help_heading = "Pair")]
     cut: Vec<Incident>,
+    /// A host is so many times as slow as the other: b:2
+    #[arg(long, value_name = "HOST:N", value_parser = slow, help_heading = "Pair")]
+    slow: Option<(HostName, u64)>,
     /// Let a client count in the guest's server (port 6379) by so many requests, and check every answer
     #[arg(long, value_name = "REQUESTS", help_heading = "Pair")]
     count: Option<u32>,
@@ -145,7 +148,9 @@ impl Args {
         });
         let address = self.machine.address.octets();
         let ping = self.ping.map(|every| PingConfig { to: address, every, ..PingConfig::default() });
+        let slow = HostName::ALL.map(|host| self.slow.filter(|(slow, _)| *slow == host).map_or(1, |(_, by)| by));
         Ok(PairOptions {
+            slow,
             seed: self.pair_seed,
             incidents: [&self.kill[..], &self.stop, &self.cut].concat(),
             until: self.until,
@@ -164,6 +169,11 @@ impl Args {
             ..PairOptions::new(host)
         })
     }
+}
+
+fn slow(text: &str) -> Result<(HostName, u64)> {
+    let parts = text.split_once(':').and_then(|(host, by)| Some((HostName::parse(host)?, by.parse().ok()?)));
+    parts.filter(|(_, by)| (1..=100).contains(by)).ok_or_else(|| anyhow!("`{text}`: write for instance b:2"))
 }
 
 /// A line of a console without what moves the cursor.

@@ -1,5 +1,6 @@
 //! What the two hosts say to each other, one message in each record: a byte for the kind, then fields of fixed length.
 
+use crate::pair::Order;
 use core::fmt;
 
 /// Bytes of a log piece at most.
@@ -68,6 +69,10 @@ pub enum Message<'a> {
     Goodbye(Why),
     /// Nothing: it makes the peer acknowledge what came before it.
     Ping,
+    /// From the backup: an operator has ordered this there.
+    Order(Order),
+    /// From the primary: at this place of the log the guest stands still by order, or goes on.
+    Paused(bool),
 }
 
 const READY: u8 = 1;
@@ -76,6 +81,8 @@ const ACK_KIND: u8 = 3;
 const ARMED: u8 = 4;
 const GOODBYE: u8 = 5;
 const PING: u8 = 6;
+const ORDER: u8 = 7;
+const PAUSED: u8 = 8;
 
 impl<'a> Message<'a> {
     /// Writes it; how many bytes. `None`: a log piece is empty or too long, or `out` is shorter than the message.
@@ -88,6 +95,8 @@ impl<'a> Message<'a> {
             Self::Armed { .. } => (ARMED, 9),
             Self::Goodbye(_) => (GOODBYE, 2),
             Self::Ping => (PING, 1),
+            Self::Order(_) => (ORDER, 2),
+            Self::Paused(_) => (PAUSED, 2),
         };
         let (first, rest) = out.get_mut(..length)?.split_first_mut()?;
         *first = kind;
@@ -102,6 +111,8 @@ impl<'a> Message<'a> {
             }
             Self::Armed { generation } => rest.copy_from_slice(&generation.to_le_bytes()),
             Self::Goodbye(why) => rest.fill(*why as u8),
+            Self::Order(order) => rest.fill(*order as u8),
+            Self::Paused(paused) => rest.fill((*paused).into()),
             Self::Ready | Self::Ping => {}
         }
         Some(length)
@@ -123,6 +134,8 @@ impl<'a> Message<'a> {
             (ARMED, field) => Self::Armed { generation: u64::from_le_bytes(field.try_into().ok()?) },
             (GOODBYE, [why]) => Self::Goodbye(*Why::ALL.get(usize::from(*why))?),
             (PING, []) => Self::Ping,
+            (ORDER, [order]) => Self::Order(*Order::ALL.get(usize::from(*order))?),
+            (PAUSED, [paused @ (0 | 1)]) => Self::Paused(*paused == 1),
             _ => return None,
         })
     }
@@ -149,6 +162,10 @@ mod tests {
         for why in Why::ALL {
             round_trip(&Message::Goodbye(why));
         }
+        for order in Order::ALL {
+            round_trip(&Message::Order(order));
+        }
+        [false, true].into_iter().for_each(|paused| round_trip(&Message::Paused(paused)));
         let mut out = vec![0; MESSAGE + 1];
         assert_eq!(Message::Log(&[]).emit(&mut out), None);
         assert_eq!(Message::Log(&vec![0; PIECE + 1]).emit(&mut out), None);
@@ -166,7 +183,7 @@ mod tests {
 
         /// What is read is what would be written: nothing else is accepted.
         #[test]
-        fn strict(kind in 0u8..9, rest in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn strict(kind in 0u8..11, rest in proptest::collection::vec(any::<u8>(), 0..40)) {
             let bytes = [&[kind], &rest[..]].concat();
             if let Some(message) = Message::parse(&bytes) {
                 let mut out = vec![0; MESSAGE];

@@ -89,8 +89,12 @@ pub enum Event {
     GuestEnded,
     /// To the primary, which was told to [end the log](Action::EndLog): the log's last byte is before this position.
     LogClosed(u64),
-    /// The operator says.
+    /// The operator says, at this host.
     Order(Order),
+    /// The operator says, at the backup.
+    PeerOrder(Order),
+    /// The guest stands still by order, or goes on: to the primary from whoever runs the guest, to the backup from the primary.
+    Paused(bool),
     /// The arbiter says.
     Answer(Answer),
     /// The peer has left.
@@ -133,6 +137,10 @@ pub enum Action {
     StopGuest,
     /// The order is given to the guest, through the log if there is one.
     Apply(Order),
+    /// The primary is told what the operator has ordered here.
+    Forward(Order),
+    /// The backup is told that the guest stands still, or goes on; before any more of the log.
+    SendPaused(bool),
     /// The peer is told that this host leaves.
     SendGoodbye(Why),
     /// The channel is closed, after what is to be sent was sent, and never opened again.
@@ -194,6 +202,8 @@ pub struct Pair {
     confirming: bool,
     started: bool,
     ending: Ending,
+    /// The guest stands still by order; on a backup: where its log has arrived to.
+    paused: bool,
     history: History,
 }
 
@@ -221,6 +231,7 @@ impl Pair {
             confirming: false,
             started: false,
             ending: Ending::No,
+            paused: false,
             history: History::default(),
         };
         pair.history.push(now, HistoryEvent::Joining(settings.role));
@@ -281,6 +292,12 @@ impl Pair {
         self.alive[path.index()]
     }
 
+    /// Whether the guest stands still by order, as far as this host knows: it then does so on whoever takes it over.
+    #[must_use]
+    pub const fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// What has happened.
     #[must_use]
     pub const fn history(&self) -> &History {
@@ -293,6 +310,7 @@ impl Pair {
         match self.state {
             State::Joining | State::Arming => Status::Starting,
             State::Protected | State::Ending => match self.role {
+                Role::Primary if self.paused => Status::Paused,
                 Role::Primary => Status::Primary,
                 Role::Backup => Status::Backup,
             },
@@ -328,6 +346,8 @@ impl Pair {
             Event::GuestEnded => self.end(now, out),
             Event::LogClosed(position) => self.log_closed(position, now, out),
             Event::Order(order) => self.ordered(order, now, out),
+            Event::PeerOrder(order) => self.peer_orders(order, now, out),
+            Event::Paused(paused) => self.stands(paused, now, out),
             Event::Answer(answer) => self.answered(answer, now, out),
             Event::Goodbye(why) => self.left(why, now, out),
             Event::Trouble => self.trouble(now, out),
@@ -465,7 +485,7 @@ impl Pair {
             Status::Solo => self.has_lost(now, out),
             Status::Ended => self.peer_has_ended(now, out),
             Status::Halted => self.suspect_if_watching(Suspicion::Left, now, out),
-            Status::Starting | Status::Primary | Status::Backup | Status::Arbitrating => {}
+            Status::Starting | Status::Primary | Status::Paused | Status::Backup | Status::Arbitrating => {}
         }
     }
 
@@ -501,6 +521,10 @@ impl Pair {
                 self.note(HistoryEvent::ChannelUp, now, out);
                 if self.confirming {
                     out(Action::SendArmed { generation: self.settings.generation });
+                }
+                if self.role == Role::Primary && self.state == State::Protected {
+                    // What was said last may have been lost with the connection.
+                    out(Action::SendPaused(self.paused));
                 }
             }
             State::Draining | State::Arbitrating | State::Solo | State::Halted(_) | State::Ended => {}
@@ -558,6 +582,9 @@ impl Pair {
 
     fn ordered(&mut self, order: Order, now: u64, out: Out<'_>) {
         if self.role == Role::Backup && self.state != State::Joining {
+            if self.state == State::Protected && self.channel_up {
+                return out(Action::Forward(order));
+            }
             return self.note(HistoryEvent::OrderRefused(order), now, out);
         }
         match (order, self.state) {
@@ -566,6 +593,30 @@ impl Pair {
                 out(Action::Apply(order));
             }
             _ => self.note(HistoryEvent::OrderRefused(order), now, out),
+        }
+    }
+
+    /// An order that was given at the backup.
+    fn peer_orders(&mut self, order: Order, now: u64, out: Out<'_>) {
+        self.silence.heard_on_channel(now);
+        if self.role == Role::Primary {
+            self.note(HistoryEvent::PeerOrders(order), now, out);
+            self.ordered(order, now, out);
+        }
+    }
+
+    /// The guest stands still by order, or goes on.
+    fn stands(&mut self, paused: bool, now: u64, out: Out<'_>) {
+        if self.role == Role::Backup {
+            self.silence.heard_on_channel(now);
+        }
+        if core::mem::replace(&mut self.paused, paused) == paused || !self.started {
+            return;
+        }
+        self.note(if paused { HistoryEvent::Paused } else { HistoryEvent::Resumed }, now, out);
+        if self.role == Role::Primary && self.state == State::Protected && self.channel_up {
+            out(Action::SendPaused(paused));
+            self.beats = [now; PATHS];
         }
     }
 

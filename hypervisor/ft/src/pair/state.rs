@@ -129,6 +129,13 @@ pub enum Order {
     Pause,
     /// It goes on.
     Resume,
+    /// Its power button is pressed: what comes of it is the guest's matter.
+    PowerButton,
+}
+
+impl Order {
+    /// All of them, in the order of their numbers in messages.
+    pub const ALL: [Self; 5] = [Self::PowerOff, Self::Reset, Self::Pause, Self::Resume, Self::PowerButton];
 }
 
 impl fmt::Display for Order {
@@ -138,6 +145,7 @@ impl fmt::Display for Order {
             Self::Reset => "reset",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::PowerButton => "power button",
         })
     }
 }

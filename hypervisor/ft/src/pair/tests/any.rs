@@ -14,7 +14,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Answer::Unreachable,
         Answer::Refused,
     ];
-    let orders = [Order::PowerOff, Order::Reset, Order::Pause, Order::Resume];
+    let orders = Order::ALL;
     let whys = [Why::Ended, Why::Refused, Why::Lost, Why::Trouble];
     prop_oneof![
         8 => Just(Event::Tick),
@@ -35,6 +35,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::GuestEnded),
         1 => (0u64..2000).prop_map(Event::LogClosed),
         2 => proptest::sample::select(orders.to_vec()).prop_map(Event::Order),
+        1 => proptest::sample::select(orders.to_vec()).prop_map(Event::PeerOrder),
+        1 => any::<bool>().prop_map(Event::Paused),
         12 => proptest::sample::select(answers.to_vec()).prop_map(Event::Answer),
         1 => proptest::sample::select(whys.to_vec()).prop_map(Event::Goodbye),
         1 => Just(Event::Trouble),
@@ -103,7 +105,11 @@ impl Seen {
             Action::EndLog => assert!(role == Role::Primary && self.started && !self.all),
             Action::Halt(_) => self.over = true,
             Action::StopGuest => {}
-            Action::Apply(order) => assert!(order != Order::PowerOff && self.started),
+            Action::Apply(order) => {
+                assert!(order != Order::PowerOff && self.started && (role == Role::Primary || self.live));
+            }
+            Action::Forward(_) => assert!(role == Role::Backup && self.started && !self.live),
+            Action::SendPaused(_) => assert!(role == Role::Primary),
             Action::SendArmed { .. }
             | Action::SendBeat { .. }
             | Action::SendGoodbye(_)

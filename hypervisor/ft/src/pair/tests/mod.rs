@@ -400,19 +400,50 @@ impl Host {
 #[test]
 fn orders_are_the_primarys() {
     let mut host = Host::protected(Role::Primary);
-    for order in [Order::Reset, Order::Pause, Order::Resume] {
+    for order in [Order::Reset, Order::Pause, Order::Resume, Order::PowerButton] {
         assert_eq!(host.tell(Event::Order(order)), [Action::Apply(order)]);
+        assert_eq!(host.tell(Event::PeerOrder(order)), [Action::Apply(order)]);
     }
+    assert_eq!(host.tell(Event::PeerOrder(Order::PowerOff)), [Action::EndLog]);
     let mut host = Host::protected(Role::Backup);
-    for order in [Order::PowerOff, Order::Reset, Order::Pause, Order::Resume] {
+    for order in Order::ALL {
+        assert_eq!(host.tell(Event::Order(order)), [Action::Forward(order)]);
+        assert_eq!(host.tell(Event::PeerOrder(order)), [], "it is no echo");
+    }
+    host.tell(Event::ChannelDown);
+    for order in Order::ALL {
         assert_eq!(host.tell(Event::Order(order)), []);
     }
-    assert!(host.events().ends_with(&["order-refused"; 4]));
+    assert!(host.events().ends_with(&["order-refused"; 5]));
     for role in [Role::Primary, Role::Backup] {
         let off = [Action::StopGuest, Action::CloseChannel];
         assert_eq!(Host::new(role).tell(Event::Order(Order::PowerOff)), off, "alone from the start");
         assert_eq!(Host::new(role).tell(Event::Order(Order::Reset)), []);
     }
+}
+
+#[test]
+fn a_pause_is_known_to_both_and_is_no_failure() {
+    let mut host = Host::protected(Role::Primary);
+    assert_eq!(host.tell(Event::Paused(true)), [Action::SendPaused(true)]);
+    assert_eq!((host.tell(Event::Paused(true)), host.pair.status()), (vec![], Status::Paused));
+    assert_eq!(host.pass(2000, Some(Status::Backup)), []);
+    // A connection that was lost may have taken it along.
+    host.tell(Event::ChannelDown);
+    assert_eq!(host.tell(Event::ChannelUp { peer: PEER }), [Action::SendPaused(true)]);
+    assert_eq!(host.tell(Event::Paused(false)), [Action::SendPaused(false)]);
+    assert_eq!(host.pair.status(), Status::Primary);
+
+    let mut host = Host::protected(Role::Backup);
+    assert_eq!(host.tell(Event::Paused(true)), []);
+    assert_eq!(host.pass(2000, Some(Status::Paused)), []);
+    assert!(host.pair.is_paused());
+    assert_eq!(host.pair.status(), Status::Backup);
+    host.pass(300, None);
+    host.tell(Event::Drained { position: 0 });
+    host.tell(Event::Answer(Answer::Won));
+    assert_eq!(host.tell(Event::Answer(Answer::Fenced)), [Action::GoLive]);
+    assert!(host.pair.is_paused(), "nobody has said that it goes on");
 }
 
 #[test]
