@@ -7,4 +7,5 @@ pub mod incident;
 pub mod marks;
 pub mod plan;
 pub mod run;
+pub mod typed;
 pub mod watch;

@@ -8,6 +8,7 @@ use vm_config::{Arbiter, Card, HostName, Pair};
 
 use super::incident::{ARBITER, Incident};
 use super::marks::{Marks, Moment};
+use super::typed::Typed;
 use crate::emulator::{Knobs, Machine, Nic, NicMode};
 use crate::fetch::hex;
 use crate::switch::cable::CableConfig;
@@ -45,6 +46,8 @@ pub struct PairOptions {
     pub host: Host,
     /// More words for one host's command line: of host a, of host b.
     pub words: [String; 2],
+    /// What is typed on the hosts' consoles.
+    pub typed: Vec<Typed>,
     /// How many times as slow as the other each host is: of host a, of host b.
     pub slow: [u64; 2],
     /// Another virtual machine for host b, which must not become a pair with host a's.
@@ -77,6 +80,7 @@ impl PairOptions {
         PairOptions {
             host,
             words: Default::default(),
+            typed: Vec::new(),
             slow: [1; 2],
             other: None,
             seed: 1,
@@ -175,7 +179,11 @@ fn host(vm: &Vm, name: HostName, words: &str, options: &PairOptions) -> Result<(
         name: format!("{}-{name}", own.name),
         words: format!("{} host={name} variation={seed} {words}", own.words).trim().to_owned(),
         knobs: knobs(&own.knobs, seed),
-        console: Console::File,
+        console: if options.typed.iter().any(|typed| typed.host == name) {
+            Console::Typed
+        } else {
+            Console::File
+        },
         ips: own.ips / options.slow[usize::from(name == HostName::B)].max(1),
         ..own.clone()
     };

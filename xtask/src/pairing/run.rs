@@ -12,6 +12,7 @@ use super::events::History;
 use super::incident::{Incident, What};
 use super::marks::Marks;
 use super::plan::{PairOptions, Plan, plan};
+use super::typed::Typist;
 use super::watch::{self, Glimpse, Pulse, Seen};
 use crate::emulator::{Exit, NicMode, Outcome, Running};
 use crate::replaying::lines;
@@ -77,7 +78,7 @@ impl PairRun {
         let path = std::env::temp_dir().join(format!("lockstep-pair-{}-{number}.sock", std::process::id()));
         let plan = plan(vm, options)?;
         let pulse = Pulse::default();
-        let director = director(&plan, options, pulse.clone());
+        let mut director = director(&plan, options, pulse.clone());
         let Plan { hosts, others, config, worlds, marks, pings, .. } = plan;
         let switch = Switch::new(&config, worlds)?;
         let mut server = Server::bind(&path)?;
@@ -95,6 +96,13 @@ impl PairRun {
             machine.environment.push(plug(&name));
             beside.push(machine.start()?);
         }
+        let keyboard = |host: &Running| host.keyboard().ok();
+        let keyboards = [keyboard(&running[0]), keyboard(&running[1])];
+        let mut typist = Typist::new(&options.typed, keyboards, marks.clone());
+        let director: Director<'static> = Box::new(move |switch| {
+            typist.look(switch.now());
+            director(switch);
+        });
         let switch = std::thread::spawn(move || server.run(&config, switch, Some(director)));
         Ok(PairRun {
             hosts: running.try_into().ok().context("a pair has two hosts")?,

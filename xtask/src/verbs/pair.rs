@@ -13,6 +13,7 @@ use crate::pairing::incident::Incident;
 use crate::pairing::marks::Moment;
 use crate::pairing::plan::{PairOptions, paired};
 use crate::pairing::run::{PairOutcome, PairRun};
+use crate::pairing::typed::Typed;
 use crate::setup::{self, Purpose};
 use crate::switch::cable::CableConfig;
 use crate::switch::station::counter::CounterConfig;
@@ -54,6 +55,9 @@ pub struct Args {
     /// arbiter is the arbiter's
     #[arg(long, value_name = "WHAT@MOMENT[/TIME]", value_parser = Incident::cut, help_heading = "Pair")]
     cut: Vec<Incident>,
+    /// A command for the hypervisor's shell is typed on a host's console: a:armed+1s:vm pause
+    #[arg(long = "type", value_name = "HOST:MOMENT:COMMAND", value_parser = Typed::parse, help_heading = "Pair")]
+    typed: Vec<Typed>,
     /// A host is so many times as slow as the other: b:2
     #[arg(long, value_name = "HOST:N", value_parser = slow, help_heading = "Pair")]
     slow: Option<(HostName, u64)>,
@@ -151,6 +155,7 @@ impl Args {
         let slow = HostName::ALL.map(|host| self.slow.filter(|(slow, _)| *slow == host).map_or(1, |(_, by)| by));
         Ok(PairOptions {
             slow,
+            typed: self.typed.clone(),
             seed: self.pair_seed,
             incidents: [&self.kill[..], &self.stop, &self.cut].concat(),
             until: self.until,
