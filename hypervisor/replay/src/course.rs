@@ -9,13 +9,15 @@ use crate::point::Registers;
 pub struct Course {
     exits: u64,
     hash: u64,
+    /// As they were when the last one was dealt with.
+    registers: Registers,
 }
 
 impl Course {
     /// An execution that has not begun.
     #[must_use]
     pub const fn new() -> Self {
-        Self { exits: 0, hash: 0 }
+        Self { exits: 0, hash: 0, registers: Registers::NONE }
     }
 
     /// The synchronous exit that the guest is at, or was at last; 0 before the first.
@@ -32,6 +34,13 @@ impl Course {
         self.hash
     }
 
+    /// The registers as they were when the last one was dealt with.
+    #[inline]
+    #[must_use]
+    pub const fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
     /// The guest is at its next synchronous exit, which is yet to be dealt with.
     #[inline]
     pub const fn begin_exit(&mut self) {
@@ -43,6 +52,7 @@ impl Course {
     pub fn end_exit(&mut self, reason: u16, n: u64, registers: &Registers) {
         let words = [u64::from(reason), n, registers.hash().0];
         self.hash = words.into_iter().fold(self.hash, fold);
+        self.registers = *registers;
     }
 }
 

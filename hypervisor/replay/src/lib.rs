@@ -10,6 +10,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod check;
 pub mod course;
 pub mod digest;
 pub mod landing;

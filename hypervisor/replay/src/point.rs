@@ -55,6 +55,9 @@ pub struct Registers {
 }
 
 impl Registers {
+    /// All 0.
+    pub const NONE: Self = Self { general: [0; 16], rip: 0, rflags: 0 };
+
     /// RCX.
     #[must_use]
     pub const fn rcx(&self) -> u64 {

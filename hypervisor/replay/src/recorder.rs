@@ -2,6 +2,7 @@
 //!
 //! It does not write: the caller packs the entries that it makes. Its counterpart is the [`replayer`](crate::replayer).
 
+use crate::check::Check;
 use crate::course::Course;
 use crate::log::entry::{Entry, Event, Place};
 use crate::point::{Point, RFLAGS_RF, Registers};
@@ -87,12 +88,11 @@ impl Recorder {
     /// The entry for what comes in now.
     pub fn entry<'e>(&mut self, moment: Moment<'_>, event: Event<'e>) -> Entry<'e> {
         self.entries += 1;
-        let check = self.course.hash() as u8;
         let exits = self.course.exits();
         let (place, check) = match moment {
-            Moment::Halted => (Place::Halted(exits), check),
-            Moment::AfterExit => (Place::Exit(exits), check),
-            Moment::Between { n, registers, mov_ss } => (between(n, registers, mov_ss), 0),
+            Moment::Halted => (Place::Halted(exits), Check::of(&self.course)),
+            Moment::AfterExit => (Place::Exit(exits), Check::of(&self.course)),
+            Moment::Between { n, registers, mov_ss } => (between(n, registers, mov_ss), Check::default()),
         };
         Entry { place, check, event }
     }

@@ -6,6 +6,7 @@
 
 use core::fmt;
 
+use crate::check::{Check, Suspect};
 use crate::course::Course;
 use crate::landing::{Action, Cause, Failure, Key, Landing, Seen, Target};
 use crate::log::entry::{Entry, Event, Place};
@@ -39,8 +40,8 @@ pub enum Moment {
 pub enum Run {
     /// Freely: what comes next comes at a synchronous exit.
     Free,
-    /// As a landing says: [`Action::RunToOverflow`], [`Action::RunToBreakpoint`], [`Action::RunBriefly`] or
-    /// [`Action::Step`].
+    /// As a landing says: [`Action::RunToOverflow`], [`Action::RunToBreakpoint`], [`Action::Iterate`], [`Action::RunBriefly`]
+    /// or [`Action::Step`].
     Landing(Action),
 }
 
@@ -86,12 +87,14 @@ pub enum What<E> {
         /// Of this execution.
         own: u64,
     },
-    /// The low byte of that hash is another.
+    /// What an entry says of the execution up to there is another.
     Check {
         /// As recorded.
-        recorded: u8,
+        recorded: Check,
         /// Of this execution.
-        own: u8,
+        own: Check,
+        /// Which register is wrong, as far as that can be told.
+        suspect: Suspect,
     },
     /// The log cannot be read.
     Log(E),
@@ -106,9 +109,9 @@ impl<E: fmt::Display> fmt::Display for What<E> {
             Self::Hash { recorded, own } => {
                 write!(f, "hash over the synchronous exits: recorded {recorded:#018x}, here {own:#018x}")
             }
-            Self::Check { recorded, own } => write!(
+            Self::Check { recorded, own, suspect } => write!(
                 f,
-                "hash over the synchronous exits: low byte recorded {recorded:#04x}, here {own:#04x}"
+                "the check of the last synchronous exit: recorded {recorded}, here {own}; {suspect}"
             ),
             Self::Log(error) => write!(f, "the log cannot be read: {error}"),
         }
@@ -313,11 +316,14 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
 
     /// The next entry is due: checks what it says of the execution so far, and moves on.
     fn take(&mut self, entry: Entry<'l>) -> Order<'l, S::Error> {
-        let own = self.course.hash();
-        let checked = !matches!(entry.place, Place::Between { .. });
-        if checked && entry.check != own as u8 {
-            return self.diverged(What::Check { recorded: entry.check, own: own as u8 });
+        if !matches!(entry.place, Place::Between { .. }) {
+            let (recorded, own) = (entry.check, Check::of(&self.course));
+            if recorded != own {
+                let suspect = own.suspect(recorded, self.course.registers());
+                return self.diverged(What::Check { recorded, own, suspect });
+            }
         }
+        let own = self.course.hash();
         if let Event::Hash(recorded) = entry.event
             && recorded != own
         {

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use replay::check::Check;
 use replay::log::block::PREAMBLE;
 use replay::log::codec::Mark;
 use replay::log::entry::{Entry, Event, Place};
@@ -24,13 +25,16 @@ fn entry(number: u64, payload: &[u8]) -> Entry<'_> {
         _ => Place::Between { point, repeating: false, breakpoint: true },
     };
     let event = match number % 5 {
-        0 => Event::Frame { device: (number % 2) as u8, frame: payload },
+        0 => Event::Frame { device: (number % 2) as u8, frame: payload.into() },
         1 => Event::Console(payload),
         2 => Event::Output,
         3 => Event::Look(None),
         _ => Event::Checkpoint(payload),
     };
-    let check = if number.is_multiple_of(3) || number % 3 == 1 { number as u8 } else { 0 };
+    let check = match number % 3 {
+        0 | 1 => Check { hash: number as u8, sums: [1, number as u8] },
+        _ => Check::default(),
+    };
     Entry { place, check, event }
 }
 

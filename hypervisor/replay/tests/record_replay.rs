@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use replay::check::Check;
 use replay::log::entry::{Entry, Event, Place};
 use replay::log::error::Error;
 use replay::log::open::Log;
@@ -158,8 +159,8 @@ fn changed_entries_are_noticed() {
             let entry = &mut changed[at];
             let kind = match (&mut entry.place, &mut entry.event) {
                 (_, Event::Frame { frame, .. }) if !frame.is_empty() && rng.one_in(2) => {
-                    let other = &others[usize::from(frame[0] == 0x5A)];
-                    *frame = &other[..frame.len()];
+                    let first = frame.parts().concat()[0];
+                    *frame = others[usize::from(first == 0x5A)][..frame.len()].into();
                     0
                 }
                 // A RIP that is not there.
@@ -168,7 +169,9 @@ fn changed_entries_are_noticed() {
                     1
                 }
                 (Place::Exit(_) | Place::Halted(_), _) if rng.one_in(2) => {
-                    entry.check ^= 1 << rng.below(8);
+                    let mut bytes = entry.check.bytes();
+                    bytes[rng.below(3) as usize] ^= 1 << rng.below(8);
+                    entry.check = Check::from_bytes(bytes);
                     2
                 }
                 // A correction that is left out can be made good by the next; bytes cannot.

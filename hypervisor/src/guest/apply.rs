@@ -27,7 +27,11 @@ impl Board {
             Event::Wake(ahead) => self.jump(self.time.now().saturating_add(ahead)),
             Event::Console(bytes) => self.input(Input::Console(bytes)),
             Event::SideConsole(bytes) => self.input(Input::SideConsole(bytes)),
-            Event::Frame { device, frame } => self.input(Input::Frame { device, frame }),
+            // Whoever reads a log has put it together.
+            Event::Frame { device, frame } => match frame.in_one_piece() {
+                Some(frame) => self.input(Input::Frame { device, frame }),
+                None => 0,
+            },
             Event::Starved { device } => self.input(Input::Starved { device }),
             Event::Link { device, up } => self.input(Input::Link { device, up }),
             Event::PowerButton => self.input(Input::PowerButton),

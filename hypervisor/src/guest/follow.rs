@@ -86,6 +86,10 @@ impl Board {
         }
         self.settle(on);
         let Tape::Replaying(replaying) = &self.tape else { return Verdict::Resume };
+        if replaying.replayer.upcoming().is_none() {
+            // A reset does not wait for what comes after it; the guest does not run before that is known.
+            return self.approach(on);
+        }
         if replaying.replayer.is_landing() {
             return if self.is_near_landing(on) { self.approach(on) } else { Verdict::Resume };
         }
@@ -159,13 +163,29 @@ impl Board {
     fn act_whole(&mut self, on: &mut Active<'_>, entry: Entry<'static>) -> bool {
         let Tape::Replaying(replaying) = &mut self.tape else { return true };
         let number = replaying.replayer.position() - 1;
-        let Some(stream) = replaying.replayer.source_mut().channel() else { return self.act(on, &entry) };
+        let Some(stream) = replaying.replayer.source_mut().channel() else {
+            return self.act_from_file(on, &entry);
+        };
         let payload = stream.lend(number);
         let goes_on = self.act(on, &Entry { event: entry.event.with_payload(payload.bytes()), ..entry });
         if let Tape::Replaying(replaying) = &mut self.tape
             && let Some(stream) = replaying.replayer.source_mut().channel()
         {
             stream.give_back(number, payload);
+        }
+        goes_on
+    }
+
+    /// Applies an entry of a file: its frame is put together from what it was rebuilt of. False: the replay ends with it.
+    fn act_from_file(&mut self, on: &mut Active<'_>, entry: &Entry<'_>) -> bool {
+        let (Event::Frame { device, frame }, Tape::Replaying(replaying)) = (entry.event, &mut self.tape) else {
+            return self.act(on, entry);
+        };
+        let mut memory = core::mem::take(&mut replaying.frame);
+        let frame = frame.assemble(&mut memory).unwrap_or_default();
+        let goes_on = self.act(on, &Entry { event: Event::Frame { device, frame: frame.into() }, ..*entry });
+        if let Tape::Replaying(replaying) = &mut self.tape {
+            replaying.frame = memory;
         }
         goes_on
     }

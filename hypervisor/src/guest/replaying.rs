@@ -10,11 +10,13 @@ use crate::machine_line;
 use crate::options::replay::{ReplayOptions, Until};
 use crate::vcpu::Active;
 use alloc::boxed::Box;
+use alloc::vec;
 use core::fmt;
 use heapless::HistoryBuf;
 use replay::digest::packed::Malformed;
 use replay::landing::Seen;
 use replay::log::error::{Error as LogError, Label};
+use replay::log::flows::FRAME_MAX;
 use replay::log::open::Entries;
 use replay::point::Registers;
 use replay::replayer::{Divergence, Replayer, Run, What};
@@ -128,6 +130,8 @@ pub struct Replaying {
     pub digest: StateDigest,
     /// A checkpoint to go back to, if one was asked for.
     pub kept: Option<Box<Checkpoint>>,
+    /// Where a frame of a file is put together.
+    pub frame: Box<[u8]>,
     /// What was asked for.
     pub options: ReplayOptions<'static>,
     /// The last exits on the way to an entry, and how the guest was entered after each.
@@ -151,6 +155,7 @@ impl Replaying {
             checkpoints: 0,
             digest,
             kept: None,
+            frame: vec![0; FRAME_MAX].into_boxed_slice(),
             options,
             approach: HistoryBuf::new(),
             trail: HistoryBuf::new(),

@@ -48,7 +48,7 @@ pub enum Arrival {
 impl Arrival {
     fn event(&self) -> Event<'_> {
         match self {
-            Self::Frame(frame) => Event::Frame { device: 0, frame },
+            Self::Frame(frame) => Event::Frame { device: 0, frame: frame[..].into() },
             Self::Console(bytes) => Event::Console(bytes),
             Self::Button => Event::PowerButton,
         }

@@ -171,7 +171,7 @@ impl Devices {
             }
             Event::Frame { device, frame } => {
                 self.fold(u64::from(device));
-                for (index, byte) in frame.iter().enumerate() {
+                for (index, byte) in frame.parts().into_iter().flatten().enumerate() {
                     let word = (self.frames * 8 + index as u64 / 8) % WRITABLE;
                     memory[word as usize] = memory[word as usize].rotate_left(8) ^ u64::from(*byte);
                     self.fold(u64::from(*byte));

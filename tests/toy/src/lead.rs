@@ -148,7 +148,7 @@ impl Lead {
         let event = match kind {
             0..4 => Event::Console(&bytes),
             4..6 => Event::SideConsole(&bytes),
-            6..14 => Event::Frame { device, frame: &bytes },
+            6..14 => Event::Frame { device, frame: bytes[..].into() },
             14 | 15 => Event::Starved { device },
             16 => Event::Link { device, up: bytes.len() > 9 },
             // A reset is rare, or nothing is left between two of them; and a halted guest is not reset in its HLT.

@@ -1,7 +1,7 @@
 //! Entries with what a log says about them beside: number, place in the file, and how far the guest is known to have come.
 
 use replay::log::block::Kind;
-use replay::log::codec::Mark;
+use replay::log::codec::{Codec, Mark};
 use replay::log::entry::{Entry, Event, Place};
 use replay::log::open::Log;
 
@@ -27,13 +27,14 @@ pub struct Item<'l> {
 pub fn items<'l>(log: &Log<'l>) -> impl Iterator<Item = Item<'l>> + use<'l> {
     let mut number = 0;
     let mut reached = Mark::default();
+    let mut codec = Codec::new();
     log.walk().filter(|block| block.kind == Kind::Entries).flat_map(move |block| {
         // The log was checked when it was opened.
         let start = block.mark().unwrap_or_default();
         reached = Mark { n: reached.n.max(start.n), exits: reached.exits.max(start.exits), ..start };
-        let mut reader = block.entries().ok();
+        let Ok(mut reader) = block.entries(std::mem::take(&mut codec)) else { return Vec::new() };
         let mut items = Vec::new();
-        while let Some(reader) = &mut reader {
+        loop {
             let from = reader.at();
             let Some(Ok(entry)) = reader.next() else { break };
             match entry.place {
@@ -44,6 +45,7 @@ pub fn items<'l>(log: &Log<'l>) -> impl Iterator<Item = Item<'l>> + use<'l> {
             items.push(Item { number, block: block.sequence, at, length, reached, entry });
             number += 1;
         }
+        codec = reader.into_codec();
         items
     })
 }
@@ -88,11 +90,11 @@ pub fn kind(event: &Event<'_>) -> &'static str {
 }
 
 /// The bytes that came from outside and that nobody could have left out.
-pub fn payload<'l>(event: &Event<'l>) -> &'l [u8] {
+pub fn payload(event: &Event<'_>) -> Vec<u8> {
     match event {
-        Event::Console(bytes) | Event::SideConsole(bytes) => bytes,
-        Event::Frame { frame, .. } => frame,
-        _ => &[],
+        Event::Console(bytes) | Event::SideConsole(bytes) => bytes.to_vec(),
+        Event::Frame { frame, .. } => frame.parts().concat(),
+        _ => Vec::new(),
     }
 }
 

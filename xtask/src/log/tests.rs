@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use replay::check::Check;
 use replay::log::codec::Mark;
 use replay::log::entry::{Correction, Entry, Event, Place};
 use replay::log::header::{Header, Module};
@@ -31,13 +32,13 @@ fn entries() -> Vec<Entry<'static>> {
     let look = Event::Look(Some(Correction { rate: 3 << 31, step: 7 }));
     let between =
         |n, rip| Place::Between { point: Point { n, rip, rcx: 0 }, repeating: false, breakpoint: true };
-    let at = |place, check, event| Entry { place, check, event };
+    let at = |place, hash, event| Entry { place, check: Check { hash, sums: [1, 2] }, event };
     vec![
         at(Place::Exit(2), 0xAB, Event::Console(b"ls\n")),
         at(between(5000, 0xFFFF_FFFF_8100_0000), 0, Event::Look(None)),
         at(between(5000, 0xFFFF_FFFF_8100_0000), 0, look),
         at(Place::Halted(9), 1, Event::WakeAfterDue(0)),
-        at(Place::Halted(9), 1, Event::Frame { device: 0, frame: &FRAME }),
+        at(Place::Halted(9), 1, Event::Frame { device: 0, frame: (&FRAME).into() }),
         at(Place::Exit(12), 2, Event::End("power-off")),
     ]
 }
@@ -71,11 +72,11 @@ fn every_entry_is_shown() {
         "lockstep 0.1.0",
         "vmlinuz 6 bytes",
         "name = \"x\"",
-        "exit 2 check ab",
+        "exit 2 check ab.0102",
         "console 3 bytes \"ls\\n\"",
         "n 5000 rip ffffffff81000000",
         "look, rate 1.500000 ns, step 7 ns",
-        "halted 9 check 01",
+        "halted 9 check 01.0102",
         "wake when due",
         "frame net0 60 bytes 54:00:00:00:00:00 > 52:00:00:00:00:00 IPv4",
         "end: power-off",
@@ -125,7 +126,7 @@ fn a_part_can_be_chosen() {
 fn the_first_difference_is_found() {
     let one = log_of(&entries());
     let mut changed = entries();
-    changed[4].event = Event::Frame { device: 1, frame: &FRAME };
+    changed[4].event = Event::Frame { device: 1, frame: (&FRAME).into() };
     let other = log_of(&changed);
     let (one, other) = (Log::open(&one).unwrap(), Log::open(&other).unwrap());
     assert!(Difference::between(&one, &one, 3).is_none());

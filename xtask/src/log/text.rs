@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use replay::check::Check;
 use replay::log::entry::{Correction, Event, Place};
 use replay::log::header::Header;
 use serde_json::{Value, json};
@@ -12,10 +13,10 @@ use super::item::{self, Item};
 const EXCERPT: usize = 40;
 
 /// Where, in words.
-pub fn place(place: &Place, check: u8) -> String {
+pub fn place(place: &Place, check: Check) -> String {
     match place {
-        Place::Exit(at) => format!("exit {at} check {check:02x}"),
-        Place::Halted(at) => format!("halted {at} check {check:02x}"),
+        Place::Exit(at) => format!("exit {at} check {check}"),
+        Place::Halted(at) => format!("halted {at} check {check}"),
         Place::Between { point, repeating, breakpoint } => {
             let mut text = format!("n {} rip {:x}", point.n, point.rip);
             if *repeating {
@@ -42,7 +43,7 @@ pub fn event(event: &Event<'_>) -> String {
         Event::Console(bytes) => format!("console {} bytes {}", bytes.len(), excerpt(bytes)),
         Event::SideConsole(bytes) => format!("side-console {} bytes {}", bytes.len(), excerpt(bytes)),
         Event::Frame { device, frame } => {
-            format!("frame net{device} {} bytes {}", frame.len(), ethernet(frame))
+            format!("frame net{device} {} bytes {}", frame.len(), ethernet(&frame.parts().concat()))
         }
         Event::Starved { device } => format!("starved net{device}"),
         Event::Link { device, up } => format!("link net{device} {}", if up { "up" } else { "down" }),
@@ -76,7 +77,7 @@ pub fn object(item: &Item<'_>) -> Value {
     match entry.place {
         Place::Exit(at) | Place::Halted(at) => {
             set("exit", at.into());
-            set("check", entry.check.into());
+            set("check", entry.check.to_string().into());
         }
         Place::Between { point, repeating, breakpoint } => {
             set("n", point.n.into());
@@ -98,7 +99,7 @@ pub fn object(item: &Item<'_>) -> Value {
         }
         Event::Frame { device, frame } => {
             set("device", device.into());
-            set("data", hex(frame).into());
+            set("data", hex(&frame.parts().concat()).into());
         }
         Event::Starved { device } => set("device", device.into()),
         Event::Link { device, up } => {

@@ -31,7 +31,7 @@ const QUICKER: u64 = 4;
 const GUESS: u64 = NANOSECOND / 4;
 
 /// Binary digits of a rate and of a step: records are short then, and what is rounded off is made up for by the next.
-const RATE_DIGITS: u32 = 14;
+const RATE_DIGITS: u32 = 12;
 const STEP_DIGITS: u32 = 9;
 
 /// The number, rounded down to so many binary digits.

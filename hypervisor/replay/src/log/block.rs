@@ -1,4 +1,4 @@
-//! Blocks: what a log is cut into. Each can be read alone and has a checksum.
+//! Blocks: what a log is cut into. Each has a checksum.
 //!
 //! A block is a prefix of five bytes, a body, and the CRC-32C of both. The body begins with the block's number.
 
@@ -11,7 +11,7 @@ use super::error::Damage;
 /// What a log begins with, before its first block.
 pub const MAGIC: [u8; 8] = *b"LOCKSTEP";
 /// The version of the format, which follows as 16 bits, little-endian.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Bytes before the first block: magic and version.
 pub const PREAMBLE: usize = MAGIC.len() + 2;
 /// The first byte of every block.
@@ -149,14 +149,21 @@ impl<'l> Block<'l> {
         Ok(read_mark(&mut In::new(self.body))?)
     }
 
-    /// The entries of a block of entries.
+    /// Bytes of the mark that a block of entries begins with.
+    pub(super) fn mark_bytes(&self) -> Result<usize, CodecError> {
+        let mut input = In::new(self.body);
+        read_mark(&mut input)?;
+        Ok(input.at())
+    }
+
+    /// The entries of a block of entries. `codec`: what the entries of all blocks before it have made of it.
     ///
     /// # Errors
     /// The body is too short for the mark that it begins with.
-    pub fn entries(&self) -> Result<Reader<'l>, CodecError> {
+    pub fn entries(&self, codec: Codec) -> Result<Reader<'l>, CodecError> {
         let mut input = In::new(self.body);
-        let mark = read_mark(&mut input)?;
-        Ok(Reader { input, codec: Codec::new(&mark), ended: false })
+        read_mark(&mut input)?;
+        Ok(Reader { input, codec, ended: false })
     }
 
     /// How many entries the log has, in the block of the end.
@@ -186,7 +193,13 @@ impl<'l> Reader<'l> {
     /// No entries.
     #[must_use]
     pub fn nothing() -> Self {
-        Self { input: In::new(&[]), codec: Codec::new(&Mark::default()), ended: true }
+        Self { input: In::new(&[]), codec: Codec::new(), ended: true }
+    }
+
+    /// What is needed to read the next block, when all of this one was read.
+    #[must_use]
+    pub fn into_codec(self) -> Codec {
+        self.codec
     }
 
     /// Bytes read, from the beginning of the block's body behind its number.

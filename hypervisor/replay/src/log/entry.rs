@@ -1,5 +1,7 @@
 //! What the log says: events that come into the virtual machine, and the places at which they do.
 
+use super::frame::Frame;
+use crate::check::Check;
 use crate::point::Point;
 
 /// The clock is corrected: see `machine::clock::Correction`.
@@ -50,8 +52,8 @@ pub enum Event<'a> {
     Frame {
         /// The network device.
         device: u8,
-        /// The frame, without FCS.
-        frame: &'a [u8],
+        /// The frame.
+        frame: Frame<'a>,
     },
     /// There is a frame for this network device, but the guest has no buffer: it is asked to tell when it has.
     Starved {
@@ -80,13 +82,13 @@ pub enum Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// The bytes that it carries.
+    /// The bytes that it carries, in two pieces.
     #[must_use]
-    pub const fn payload(&self) -> &'a [u8] {
-        match *self {
-            Self::Console(bytes) | Self::SideConsole(bytes) | Self::Checkpoint(bytes) => bytes,
-            Self::Frame { frame, .. } => frame,
-            Self::End(why) => why.as_bytes(),
+    pub fn payload(&self) -> [&[u8]; 2] {
+        match self {
+            Self::Console(bytes) | Self::SideConsole(bytes) | Self::Checkpoint(bytes) => [&[], bytes],
+            Self::Frame { frame, .. } => frame.parts(),
+            Self::End(why) => [&[], why.as_bytes()],
             Self::Look(_)
             | Self::WakeAfterDue(_)
             | Self::Wake(_)
@@ -95,7 +97,7 @@ impl<'a> Event<'a> {
             | Self::PowerButton
             | Self::Reset
             | Self::Output
-            | Self::Hash(_) => &[],
+            | Self::Hash(_) => [&[], &[]],
         }
     }
 
@@ -106,7 +108,7 @@ impl<'a> Event<'a> {
             Self::Console(_) => Event::Console(payload),
             Self::SideConsole(_) => Event::SideConsole(payload),
             Self::Checkpoint(_) => Event::Checkpoint(payload),
-            Self::Frame { device, .. } => Event::Frame { device, frame: payload },
+            Self::Frame { device, .. } => Event::Frame { device, frame: Frame::whole(payload) },
             Self::End(_) => Event::End(core::str::from_utf8(payload).unwrap_or_default()),
             Self::Look(correction) => Event::Look(correction),
             Self::WakeAfterDue(ns) => Event::WakeAfterDue(ns),
@@ -126,9 +128,8 @@ impl<'a> Event<'a> {
 pub struct Entry<'a> {
     /// Where.
     pub place: Place,
-    /// The low byte of the state hash at the last synchronous exit before: a cheap check. Only in entries at synchronous exits;
-    /// else 0.
-    pub check: u8,
+    /// What is known of the execution up to the last synchronous exit before. Only in entries at synchronous exits; else zeros.
+    pub check: Check,
     /// What.
     pub event: Event<'a>,
 }

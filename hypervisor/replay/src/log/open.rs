@@ -1,7 +1,7 @@
 //! Opens a log: checks all of it, then walks over it.
 
 use super::block::{Bad, Block, Kind, MAGIC, PREAMBLE, Reader, VERSION};
-use super::codec::Mark;
+use super::codec::{Codec, Mark};
 use super::entry::Entry;
 use super::error::{Damage, Error, Label};
 use super::header::{Header, Profile};
@@ -36,8 +36,9 @@ impl<'l> Log<'l> {
     pub fn salvage(bytes: &'l [u8]) -> Result<(Self, Option<Error>), Error> {
         let (header, mut at) = open_header(bytes)?;
         let mut log = Self { bytes: &[], header, blocks: 1, entries: 0, end: None };
+        let mut codec = Codec::new();
         let wrong = loop {
-            match log.add(bytes, at) {
+            match log.add(bytes, at, &mut codec) {
                 Ok(Some(length)) => at += length,
                 Ok(None) if log.end.is_none() => break Some(Error::NoEnd { blocks: log.blocks, bytes: at }),
                 Ok(None) => break None,
@@ -49,7 +50,7 @@ impl<'l> Log<'l> {
     }
 
     /// Checks the block that begins at this byte. Gives its length; nothing at the log's end.
-    fn add(&mut self, bytes: &'l [u8], at: usize) -> Result<Option<usize>, Error> {
+    fn add(&mut self, bytes: &'l [u8], at: usize, codec: &mut Codec) -> Result<Option<usize>, Error> {
         let number = self.blocks;
         let corrupt = |at, damage| Error::Corrupt { block: number, at, damage };
         let block = Block::at(bytes, at, true).map_err(|bad| name(bad, number, at))?;
@@ -67,14 +68,16 @@ impl<'l> Log<'l> {
                 core::str::from_utf8(block.body).map_err(|_| corrupt(block.body_at, Damage::Text))?;
             }
             Kind::Entries => {
-                let mut reader =
-                    block.entries().map_err(|error| entry(block.body_at, self.entries, error))?;
+                let mut reader = block
+                    .entries(core::mem::take(codec))
+                    .map_err(|error| entry(block.body_at, self.entries, error))?;
                 let mut count = 0;
                 while let Some(next) = reader.next() {
                     next.map_err(|error| entry(block.body_at + reader.at(), self.entries + count, error))?;
                     count += 1;
                 }
                 self.entries += count;
+                *codec = reader.into_codec();
             }
             Kind::End => {
                 let mark = block.mark().map_err(|error| entry(block.body_at, self.entries, error))?;
@@ -223,7 +226,8 @@ impl<'l> Iterator for Entries<'l> {
                 return entry.ok();
             }
             let block = self.blocks.find(|block| block.kind == Kind::Entries)?;
-            self.reader = block.entries().ok()?;
+            let codec = core::mem::replace(&mut self.reader, Reader::nothing()).into_codec();
+            self.reader = block.entries(codec).ok()?;
         }
     }
 }

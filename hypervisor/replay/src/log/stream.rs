@@ -38,10 +38,12 @@ impl Payload<'_> {
     }
 
     /// Keeps a copy. No payload is longer than a block's body.
-    fn keep(&mut self, bytes: &[u8]) {
-        self.length = bytes.len();
-        if let Some(place) = self.memory.get_mut(..bytes.len()) {
-            place.copy_from_slice(bytes);
+    fn keep(&mut self, [first, second]: [&[u8]; 2]) {
+        self.length = first.len() + second.len();
+        if let Some(place) = self.memory.get_mut(..self.length) {
+            let (near, far) = place.split_at_mut(first.len());
+            near.copy_from_slice(first);
+            far.copy_from_slice(second);
         }
     }
 }
@@ -84,7 +86,7 @@ impl<'m> Stream<'m> {
             block,
             at: 0,
             end: 0,
-            codec: Codec::new(&super::codec::Mark::default()),
+            codec: Codec::new(),
             payloads: [Payload { memory: first, length: 0 }, Payload { memory: second, length: 0 }],
             blocks: 0,
             entries: 0,
@@ -202,14 +204,13 @@ impl<'m> Stream<'m> {
             return Err(damage(number, begins, Damage::Sequence(block.sequence)));
         }
         let bad = |error| damage(number, begins, Damage::Entry(0, error));
-        let (mut at, mut end, mut codec, mut complete) = (0, 0, None, false);
+        let (mut at, mut end, mut complete) = (0, 0, false);
         match block.kind {
             Kind::Header => return Err(damage(number, begins, Damage::Misplaced)),
             Kind::Note => {}
             Kind::Entries => {
-                let reader = block.entries().map_err(bad)?;
-                codec = Some(Codec::new(&block.mark().map_err(bad)?));
-                (at, end) = (block.body_at + reader.at(), block.body_at + block.body.len());
+                let mark = block.mark_bytes().map_err(bad)?;
+                (at, end) = (block.body_at + mark, block.body_at + block.body.len());
             }
             Kind::End => {
                 let total = block.total().map_err(bad)?;
@@ -220,7 +221,6 @@ impl<'m> Stream<'m> {
             }
         }
         (self.at, self.end) = (at, end);
-        self.codec = codec.unwrap_or(self.codec);
         self.complete |= complete;
         self.blocks += 1;
         self.arrived.consume(length);

@@ -1,17 +1,17 @@
 //! The writer of a log: packs entries into blocks in a buffer of its own. It does not allocate.
 
 use super::block::{BLOCK_MAX, BODY_MAX, CHECKSUM, Kind, MAGIC, PREAMBLE, PREFIX, VERSION, prefix};
-use super::bytes::{NoRoom, Out, VARINT_MAX};
+use super::bytes::{NoRoom, Out};
 use super::checksum;
 use super::codec::{Codec, Mark};
 use super::entry::Entry;
+use super::flows::FRAME_MAX;
 use super::header::{BadHeader, Header};
 
 /// Bytes that the writer's buffer must have.
 pub const BUFFER: usize = PREAMBLE + BLOCK_MAX;
-/// Bytes of the longest entry that always fits into a block of its own: a body without its number and mark, and what an
-/// entry has beside its payload. (A kind, flags, three numbers, a check, a device, a length.)
-pub const PAYLOAD_MAX: usize = BODY_MAX - 4 * VARINT_MAX - (4 + 4 * VARINT_MAX);
+/// Bytes of the longest payload that always fits into a block of its own.
+pub const PAYLOAD_MAX: usize = FRAME_MAX;
 
 /// The writer's buffer is smaller than [`BUFFER`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
             return Err(TooSmall);
         }
         let start = Mark { n: 0, exits: 0, virtual_ns: 0 };
-        Ok(Self { buffer, used: 0, sequence: 0, start, codec: Codec::new(&start), pending: 0, entries: 0 })
+        Ok(Self { buffer, used: 0, sequence: 0, start, codec: Codec::new(), pending: 0, entries: 0 })
     }
 
     /// What the log begins with: magic, version and the block of the header. To be called once, first.
@@ -85,7 +85,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
             let mut out = Out::new(&mut buffer[PREFIX..PREFIX + BODY_MAX]);
             begin_body(&mut out, self.sequence, &self.start).map_err(|NoRoom| Refused::TooLong)?;
             self.used = PREFIX + out.used();
-            self.codec = Codec::new(&self.start);
             self.pending = 0;
         }
         let mut out = Out::new(&mut buffer[self.used..PREFIX + BODY_MAX]);

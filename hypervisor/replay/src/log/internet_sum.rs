@@ -1,0 +1,88 @@
+//! The checksum of IP, TCP and UDP (RFC 1071), eight bytes at a time.
+
+/// A sum under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum {
+    /// The sum of the bytes taken as little-endian words, modulo 2^64 - 1: bytes are exchanged at the end (RFC 1071, 2(B)).
+    words: u64,
+    /// So far an odd number of bytes was added.
+    odd: bool,
+}
+
+impl Sum {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { words: 0, odd: false }
+    }
+
+    /// Adds bytes that follow those before.
+    pub fn add(&mut self, bytes: &[u8]) {
+        let mut sum = 0;
+        let (words, tail) = bytes.as_chunks::<8>();
+        for word in words {
+            sum = plus(sum, u64::from_le_bytes(*word));
+        }
+        let mut last = [0; 8];
+        last[..tail.len()].copy_from_slice(tail);
+        sum = plus(sum, u64::from_le_bytes(last));
+        // Behind an odd number of bytes, high ones and low ones have changed their places.
+        let sum = if self.odd { sum.rotate_left(8) } else { sum };
+        self.words = plus(self.words, sum);
+        self.odd ^= !bytes.len().is_multiple_of(2);
+    }
+
+    /// The complement of the sum, as it is written: the bytes in the order of the network.
+    #[must_use]
+    pub const fn finish(self) -> [u8; 2] {
+        let half = (self.words & 0xFFFF_FFFF) + (self.words >> 32);
+        let quarter = (half & 0xFFFF) + (half >> 16 & 0xFFFF) + (half >> 32);
+        let sum = (quarter & 0xFFFF) + (quarter >> 16);
+        let sum = (sum & 0xFFFF) + (sum >> 16);
+        (!(sum as u16)).to_le_bytes()
+    }
+}
+
+/// Adds with the carry brought round.
+const fn plus(one: u64, other: u64) -> u64 {
+    let (sum, carry) = one.overflowing_add(other);
+    sum + carry as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// As RFC 1071 has it.
+    fn plainly(bytes: &[u8]) -> [u8; 2] {
+        let words =
+            bytes.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+        let mut sum = words.map(u32::from).sum::<u32>();
+        while sum >> 16 != 0 {
+            sum = (sum & 0xFFFF) + (sum >> 16);
+        }
+        (!(sum as u16)).to_be_bytes()
+    }
+
+    proptest! {
+        #[test]
+        fn however_it_is_cut_it_is_the_sum(
+            bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xFF), Just(0)], 0..200), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        ) {
+            let mut cuts: std::vec::Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let mut sum = Sum::new();
+            cuts.windows(2).for_each(|piece| sum.add(&bytes[piece[0]..piece[1]]));
+            prop_assert_eq!(sum.finish(), plainly(&bytes));
+        }
+    }
+
+    #[test]
+    fn the_example_of_the_rfc() {
+        let mut sum = Sum::new();
+        sum.add(&[0x00, 0x01, 0xF2, 0x03, 0xF4, 0xF5, 0xF6, 0xF7]);
+        assert_eq!(sum.finish(), [!0xDD, !0xF2]);
+    }
+}
