@@ -16,8 +16,10 @@
 //! a REP) and which the guest cannot see: faults push RF = 1 anyway, software interrupts and PUSHF never do (SDM 3B,
 //! 19.3.1.1), and nothing is injected on such an entry.
 //!
-//! In a REP, RCX counts what is left. An iteration far from the target's is approached by runs so short that no processor can
-//! come to the target in them, the last ones step by step.
+//! In a REP, RCX counts what is left. Exactly so many iterations as are missing to the target's are made in one run
+//! ([`Action::Iterate`], see [`crate::repeat`]), and all that are left of a REP that a step has come into and that is not the target's.
+//! Where the guest's own use of the debug registers forbids that, an iteration far from the target's is approached by runs so short
+//! that no processor can come to the target in them, the last ones step by step.
 
 use core::fmt;
 
@@ -29,7 +31,7 @@ use crate::point::{BranchPoint, Point, RegistersHash};
 pub const QUIET_EXITS_MAX: u32 = 4096;
 /// How many exits one landing may cost in its last stretch (margin, REP iterations, breakpoint hits) before it gives up.
 pub const NEAR_EXITS_MAX: u32 = 1 << 20;
-/// More iterations of a REP than these are not stepped through.
+/// More iterations of a REP than these are not stepped through where there is another way.
 pub const STEPPED_ITERATIONS_MAX: u64 = 1 << 18;
 /// Iterations that a short run keeps away from the target's: what the timer may be late by, 512 cycles at
 /// [`ITERATIONS_PER_CYCLE_MAX`].
@@ -170,6 +172,12 @@ pub enum Action {
     },
     /// Enter with the Monitor Trap Flag and without the breakpoint.
     Step,
+    /// Let the REP that the guest is in make so many iterations, no more; all that are left if there are no more, and stop behind
+    /// it. Its faults are to exit before they are delivered. [`Action::Step`] does as well, and takes longer.
+    Iterate {
+        /// Iterations.
+        iterations: u64,
+    },
     /// Run without the breakpoint until the VMX-preemption timer ends it after so many cycles of the host's time-stamp counter,
     /// or fewer: the guest is in the target's REP, and cannot come to the target's iteration in that time. [`Action::Step`] does
     /// as well, and takes longer.
@@ -262,7 +270,7 @@ pub struct Cost {
     pub steps: u32,
     /// Runs with the breakpoint.
     pub breakpoints: u32,
-    /// Short runs within a REP.
+    /// Runs within a REP, through so many iterations or so short.
     pub brief: u32,
     /// Overflow interrupts dropped because nothing was armed.
     pub stale: u32,
@@ -279,6 +287,8 @@ pub struct Landing {
     answered: Option<u64>,
     /// The last run was the far one: the interrupt, not the breakpoint, was to end it.
     far: bool,
+    /// RCX has gone down since the last exit and nothing else has happened: the guest is in a REP.
+    iterates: bool,
     last: Option<Seen>,
     quiet: u32,
     near: u32,
@@ -290,7 +300,18 @@ impl Landing {
     #[must_use]
     pub const fn new(target: Target, margin: u64) -> Self {
         let cost = Cost { exits: 0, arms: 0, steps: 0, breakpoints: 0, brief: 0, stale: 0 };
-        Self { target, margin, armed: None, answered: None, far: false, last: None, quiet: 0, near: 0, cost }
+        Self {
+            target,
+            margin,
+            armed: None,
+            answered: None,
+            far: false,
+            iterates: false,
+            last: None,
+            quiet: 0,
+            near: 0,
+            cost,
+        }
     }
 
     /// RCX at the target is this. Outside of a REP it is whatever the guest has there.
@@ -353,6 +374,9 @@ impl Landing {
                 return Some(Failure::WentBack { from, to });
             }
         }
+        self.iterates = seen.rcx < last.rcx
+            && !seen.delivering
+            && (last.n, last.c, last.rip) == (seen.n, seen.c, seen.rip);
         let place = |s: &Seen| (s.n, s.c, s.rip, s.rcx, s.delivering);
         self.quiet = if place(last) == place(seen) { self.quiet + 1 } else { 0 };
         (self.quiet > QUIET_EXITS_MAX).then_some(Failure::Stalled)
@@ -395,7 +419,7 @@ impl Landing {
             },
             // A REP on its way counts RCX down; anything else retires with the step and is seen past the target.
             Key::Instructions { point, .. } if seen.rcx > point.rcx => {
-                Self::through_rep(seen.rcx - point.rcx)
+                Self::through_rep(seen, seen.rcx - point.rcx)
             }
             Key::Instructions { .. } => Action::Failed(Failure::OtherRcx { rcx: seen.rcx }),
             Key::Branches(_) if !self.is_here(seen) => self.approach(seen, false),
@@ -406,7 +430,10 @@ impl Landing {
     }
 
     /// In the target's REP, so many iterations before the target's.
-    const fn through_rep(iterations: u64) -> Action {
+    const fn through_rep(seen: &Seen, iterations: u64) -> Action {
+        if seen.breakpoint_free && iterations > 1 {
+            return Action::Iterate { iterations };
+        }
         if iterations <= STEPPED_ITERATIONS_MAX {
             return Action::Step;
         }
@@ -415,8 +442,12 @@ impl Landing {
 
     /// Within the margin: by breakpoint where that is safe, else step by step.
     fn approach(&self, seen: &Seen, resume: bool) -> Action {
-        if !self.target.breakpoint || !seen.breakpoint_free {
+        if !seen.breakpoint_free {
             return Action::Step;
+        }
+        if !self.target.breakpoint {
+            // A REP that the target is not in counts at its end only, and its faults exit: nothing is passed.
+            return if self.iterates { Action::Iterate { iterations: u64::MAX } } else { Action::Step };
         }
         let (rip, counter) = (self.target.rip(), self.target.counter());
         Action::RunToBreakpoint { rip, resume, counter, guard: self.target.count() + 1 }
@@ -430,11 +461,14 @@ impl Landing {
                 self.armed = Some(at);
                 self.far = true;
             }
-            Action::RunToBreakpoint { .. } | Action::Step | Action::RunBriefly { .. } => {
+            Action::RunToBreakpoint { .. }
+            | Action::Step
+            | Action::Iterate { .. }
+            | Action::RunBriefly { .. } => {
                 match action {
                     Action::Step => self.cost.steps += 1,
-                    Action::RunBriefly { .. } => self.cost.brief += 1,
-                    _ => self.cost.breakpoints += 1,
+                    Action::RunToBreakpoint { .. } => self.cost.breakpoints += 1,
+                    _ => self.cost.brief += 1,
                 }
                 self.far = false;
                 self.near += 1;

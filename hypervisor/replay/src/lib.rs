@@ -20,5 +20,6 @@ pub mod pmu;
 pub mod point;
 pub mod proof;
 pub mod recorder;
+pub mod repeat;
 pub mod replayer;
 pub mod seed;

@@ -9,6 +9,7 @@ use replay::landing::{
 use replay::point::{BranchPoint, Point};
 use replay::proof::{Entry, Exit, Machine, Stub, Why};
 use replay::seed::Seed;
+use sim::program::{Op, Program, rounds};
 use sim::{Faults, Sim, State};
 
 const STUBS: [Stub; 16] = [
@@ -85,6 +86,12 @@ fn seen(exit: &Exit, cause: Cause) -> Seen {
     }
 }
 
+/// Enters the guest, for so many iterations of a REP if any.
+fn run(sim: &mut Sim, entry: &Entry, iterations: Option<u64>) -> Exit {
+    let iterated = iterations.and_then(|iterations| sim.iterate(iterations, entry));
+    iterated.unwrap_or_else(|| sim.enter(&Entry { step: entry.step || iterations.is_some(), ..*entry }))
+}
+
 /// Lands, with the host disturbing as `rng` says. None: the program ended, or it takes for ever.
 fn land(
     sim: &mut Sim,
@@ -97,6 +104,7 @@ fn land(
     let mut cause = Cause::Start;
     for _ in 0..200_000 {
         let mut entry = Entry { timer: Some(5000), ..Entry::default() };
+        let mut iterate = None;
         match landing.next(&seen(&exit, cause)) {
             Action::Landed => return Some(Ok(exit)),
             Action::Failed(failure) => return Some(Err(failure)),
@@ -111,6 +119,7 @@ fn land(
                     Some((counter, guard - if counter == Counter::Instructions { exit.n } else { exit.c }));
             }
             Action::Step => entry.step = true,
+            Action::Iterate { iterations } => iterate = Some(iterations),
             Action::RunBriefly { .. } => panic!("no stub has a REP that long"),
         }
         if rng.one_in(3) {
@@ -122,7 +131,7 @@ fn land(
         if rng.one_in(4) {
             sim.unmap(rng.below(u64::from(sim.pages())) as u32);
         }
-        exit = sim.enter(&entry);
+        exit = run(sim, &entry, iterate);
         cause = match exit.why {
             Why::Done => return None,
             Why::Overflow => Cause::Overflow,
@@ -206,8 +215,9 @@ fn never_elsewhere_and_never_silent() {
     assert!(landed > 500 && failed > 500, "{landed} landed, {failed} failed: the test does not test");
 }
 
-/// Lands on an iteration of a REP of `count` - 1 of them, in front of which stand two instructions. `pace`: iterations in a cycle;
-/// `late`: cycles that the timer may come late. What the landing came to, and how many exits it took.
+/// Lands on an iteration of a REP of `count` - 1 of them, in front of which stand two instructions, while the guest has its debug
+/// registers for itself. `pace`: iterations in a cycle; `late`: cycles that the timer may come late. What the landing came to, and
+/// how many exits it took.
 fn land_in_long_rep(
     seed: u64,
     count: u64,
@@ -225,7 +235,7 @@ fn land_in_long_rep(
     let mut cause = Cause::Start;
     let end = loop {
         let mut entry = Entry::default();
-        match landing.next(&seen(&exit, cause)) {
+        match landing.next(&Seen { breakpoint_free: false, ..seen(&exit, cause) }) {
             Action::Landed => break Ok(exit),
             Action::Failed(failure) => break Err(failure),
             Action::RunBriefly { cycles } => {
@@ -236,18 +246,14 @@ fn land_in_long_rep(
                     entry.host_interrupt = Some(rng.below(time));
                 }
             }
-            Action::RunToBreakpoint { rip, resume, .. } => {
-                (entry.breakpoint, entry.resume) = (Some(rip), resume);
-            }
             Action::Step => entry.step = true,
-            Action::RunToOverflow { .. } => panic!("the target is near"),
+            action => panic!("{action:?} though the target is near and there is no breakpoint"),
         }
         if rng.one_in(4) {
             sim.unmap(rng.below(u64::from(sim.pages())) as u32);
         }
         exit = sim.enter(&entry);
         cause = match exit.why {
-            Why::Breakpoint => Cause::Breakpoint,
             Why::Step => Cause::Step,
             Why::Timer => Cause::Timer,
             _ => Cause::Other,
@@ -278,6 +284,114 @@ fn past_an_iteration_is_a_failure() {
     assert!(matches!(end, Err(Failure::OtherRcx { rcx }) if rcx < 1 << 20), "{end:?}");
     let (_, end, _) = land_in_long_rep(1, 1 << 22, 9, 4 * ITERATIONS_PER_CYCLE_MAX, 0);
     assert!(matches!(end, Err(Failure::Overshot { .. })), "{end:?}");
+}
+
+/// A loop with REPs of up to a hundred thousand iterations, some of which meet pages that are not there; a handler with REPs.
+fn with_long_reps(rng: &mut Seed) -> Program {
+    let mut body = Vec::new();
+    for _ in 0..rng.between(1, 4) {
+        body.extend(std::iter::repeat_n(Op::Plain, rng.below(30) as usize));
+        let count = [0, 1, 2, 40, 3000, 30_000, 100_000][rng.below(7) as usize];
+        let faulting = rng.one_in(2) && count <= 30_000;
+        body.extend([Op::Rcx(count), if faulting { Op::RepTouch(1 + count / 3) } else { Op::Rep(u64::MAX) }]);
+        body.extend(std::iter::repeat_n(Op::Memory, rng.below(4) as usize));
+    }
+    let handler = vec![Op::Plain; rng.below(40) as usize];
+    rounds(&body, &handler)
+}
+
+/// Places of a run of the program, all but most of those within a REP, and whether a breakpoint cannot be lost there as a
+/// recorder sees it.
+fn places_beside_reps(program: &Program, count: u64, rng: &mut Seed) -> Vec<(Place, bool)> {
+    let mut sim = Sim::new(0, Faults::default());
+    let mut exit = sim.load(program.clone(), count);
+    let mut places: Vec<(Place, bool)> = Vec::new();
+    while exit.why != Why::Done {
+        let within = places.last().is_some_and(|(last, _)| {
+            last.retired == sim.retired && last.exit.registers.rip == exit.registers.rip
+        });
+        let edge = exit.registers.rcx() < 3;
+        if !exit.delivering && (!within || edge || rng.one_in(2000)) {
+            let breakpoint = !within && exit.breakpoint_safe();
+            places.push((Place { exit, state: sim.state.clone(), retired: sim.retired }, breakpoint));
+        }
+        exit = sim.enter(&step());
+    }
+    places
+}
+
+/// However many iterations lie before a place, or before its iteration: it costs no more exits than its margin has instructions.
+#[test]
+fn long_reps_cost_no_steps() {
+    let (mut within, mut landings, mut most) = (0, 0, 0);
+    for seed in 0..300_u64 {
+        let mut rng = Seed::new(seed);
+        let program = with_long_reps(&mut rng);
+        let count = rng.between(1, 6);
+        let places = places_beside_reps(&program, count, &mut rng);
+        let high = [0, 40, 128, 192][rng.below(4) as usize];
+        let mut sim = Sim::new(seed, Faults { skid: (rng.between(0, high), high), ..Faults::default() });
+        let mut exit = sim.load(program, count);
+        let margin = high + rng.between(1, 64);
+        let (calm, mut at) = (rng.one_in(2), 0);
+        for _ in 0..6 {
+            at = rng.between(at as u64, places.len() as u64 - 1) as usize;
+            let (place, breakpoint) = &places[at];
+            let target = Target { key: key(place, Counter::Instructions), breakpoint: *breakpoint };
+            let mut landing = Landing::new(target, margin);
+            let mut cause = Cause::Start;
+            loop {
+                let mut entry = Entry::default();
+                let mut iterate = None;
+                match landing.next(&seen(&exit, cause)) {
+                    Action::Landed => break,
+                    Action::Failed(failure) => panic!("seed {seed}: {target:?}: {failure}"),
+                    Action::RunToOverflow { at, .. } => {
+                        entry.arm = Some((Counter::Instructions, at - exit.n));
+                    }
+                    Action::RunToBreakpoint { rip, resume, guard, .. } => {
+                        (entry.breakpoint, entry.resume) = (Some(rip), resume);
+                        entry.arm = Some((Counter::Instructions, guard - exit.n));
+                    }
+                    Action::Step => entry.step = true,
+                    Action::Iterate { iterations } => iterate = Some(iterations),
+                    Action::RunBriefly { .. } => panic!("the breakpoint is free"),
+                }
+                if !calm && rng.one_in(3) {
+                    entry.host_interrupt = Some(rng.between(0, 2000));
+                }
+                if !calm && rng.one_in(4) {
+                    sim.unmap(rng.below(u64::from(sim.pages())) as u32);
+                }
+                exit = run(&mut sim, &entry, iterate);
+                assert_ne!(exit.why, Why::Done, "seed {seed}: {target:?} was passed silently");
+                cause = match exit.why {
+                    Why::Overflow => Cause::Overflow,
+                    Why::Breakpoint => Cause::Breakpoint,
+                    Why::Step => Cause::Step,
+                    _ => Cause::Other,
+                };
+            }
+            assert_eq!(sim.retired, place.retired, "seed {seed}");
+            assert_eq!(visible(&sim.state), visible(&place.state), "seed {seed}");
+            within += u32::from(!breakpoint);
+            landings += 1;
+            if calm {
+                let cost = landing.cost();
+                most = most.max(cost.exits);
+                // A REP costs a step into it, a run to its next fault, and the fault's delivery.
+                assert!(
+                    u64::from(cost.exits) <= 2 * margin + 40,
+                    "seed {seed}: {target:?} {margin} {cost:?}"
+                );
+            }
+        }
+    }
+    assert!(
+        within > 300 && landings - within > 300,
+        "{within} of {landings} within a REP: the test does not test"
+    );
+    println!("{landings} landings, {within} of them without a breakpoint, {most} exits at most");
 }
 
 #[test]
@@ -400,6 +514,16 @@ mod script {
     fn hazards_mean_stepping() {
         let lossy = Target { breakpoint: false, ..TARGET };
         script(lossy, &[(at(950, 0, 0, Cause::Start), Action::Step)]);
+        // Out of a REP that a step has come into; not once an event is to be delivered out of it.
+        script(
+            lossy,
+            &[
+                (at(950, 0x30, 9, Cause::Start), Action::Step),
+                (at(950, 0x30, 8, Cause::Step), Action::Iterate { iterations: u64::MAX }),
+                (at(950, 0x30, 5, Cause::Other), Action::Iterate { iterations: u64::MAX }),
+                (Seen { delivering: true, ..at(950, 0x30, 4, Cause::Other) }, Action::Step),
+            ],
+        );
         let taken = Seen { breakpoint_free: false, ..at(950, 0, 0, Cause::Start) };
         script(TARGET, &[(taken, Action::Step)]);
         // However near: the instruction before may be a REP of a million iterations.
@@ -407,8 +531,8 @@ mod script {
         script(
             TARGET,
             &[
-                (at(1000, 0x500, 9, Cause::Start), Action::Step),
-                (at(1000, 0x500, 8, Cause::Step), Action::Step),
+                (at(1000, 0x500, 9, Cause::Start), Action::Iterate { iterations: 2 }),
+                (at(1000, 0x500, 8, Cause::Other), Action::Step),
             ],
         );
     }

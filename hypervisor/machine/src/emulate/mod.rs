@@ -14,6 +14,7 @@ mod decode;
 mod execute;
 mod memory;
 mod operand;
+pub mod repeated;
 mod shift;
 mod strings;
 pub mod walk;

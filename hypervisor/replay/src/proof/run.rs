@@ -518,8 +518,8 @@ impl<M: Machine> Prover<'_, M> {
                     entry.resume = resume;
                     entry.arm = Some((counter, guard - counted(&exit, counter)));
                 }
-                // The stubs have no REP as long as those that are run through.
-                Action::Step | Action::RunBriefly { .. } => entry.step = true,
+                // A step does as well, and the stubs' REPs are short.
+                Action::Step | Action::Iterate { .. } | Action::RunBriefly { .. } => entry.step = true,
             }
             if exit.why == Why::Done || exit.why == Why::Halt && inject.is_none() {
                 return Err(missed);

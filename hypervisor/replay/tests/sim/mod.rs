@@ -6,6 +6,7 @@ pub mod program;
 use replay::landing::Counter;
 use replay::point::Registers;
 use replay::proof::{Entry, Exit, Machine, Stub, Why};
+use replay::repeat::Repeat;
 use replay::seed::Seed;
 
 use program::{Op, Program, When, program};
@@ -91,6 +92,8 @@ pub struct Sim {
     lvt_masked: bool,
     rep_interrupted: bool,
     stepping: bool,
+    /// Faults exit before they are delivered.
+    catch_faults: bool,
 }
 
 impl Sim {
@@ -114,7 +117,40 @@ impl Sim {
             lvt_masked: true,
             rep_interrupted: false,
             stepping: false,
+            catch_faults: false,
         }
+    }
+
+    /// Begins a program.
+    pub fn load(&mut self, program: Program, count: u64) -> Exit {
+        let exit = self.reset(Stub::Nothing, count);
+        self.program = program;
+        exit
+    }
+
+    /// Enters the guest for so many iterations of the REP that it is at, as a host does: see [`replay::repeat`]. None: it is at
+    /// no REP, or its iterations are traps.
+    pub fn iterate(&mut self, iterations: u64, entry: &Entry) -> Option<Exit> {
+        let (at, trap) = (self.state.ip, self.state.trap);
+        if trap || !matches!(self.program.code[at], Op::Rep(u64::MAX) | Op::RepTouch(_)) {
+            return None;
+        }
+        let address = |ip: usize| CODE + 4 * ip as u64;
+        let (repeat, rcx) = Repeat::new(address(at), address(at + 1), 8, self.state.rcx, iterations)?;
+        let made = self.state.iterations + rcx;
+        self.state.rcx = rcx;
+        self.catch_faults = true;
+        let exit = self.enter(&Entry { breakpoint: Some(repeat.behind()), ..*entry });
+        self.catch_faults = false;
+        let settled = repeat.settle(exit.registers.rip, exit.registers.rcx(), false);
+        self.state.rcx = settled.rcx;
+        if settled.uncount {
+            let s = &mut self.state;
+            (s.ip, s.iterations, s.resume) = (at, made, true);
+            self.soft = self.soft.wrapping_sub(1);
+            self.retired -= 1;
+        }
+        Some(Exit { why: exit.why, ..self.exit(exit.why) })
     }
 
     fn retire(&mut self) {
@@ -173,8 +209,8 @@ impl Sim {
         let resume = s.resume || why == Why::EptViolation;
         Exit {
             why,
-            n: self.n + self.soft,
-            n_general: self.general + self.soft,
+            n: self.n.wrapping_add(self.soft),
+            n_general: self.general.wrapping_add(self.soft),
             c: self.c,
             registers: Registers {
                 general,
@@ -216,13 +252,13 @@ impl Sim {
         let code = 1 + (self.state.ip / 8) % 2;
         let data = 3
             + (match op {
-                Op::Rep(_) => self.state.rdi / 16,
+                Op::Rep(_) | Op::RepTouch(_) => self.state.rdi / 16,
                 _ => self.state.rbx,
             } % (PAGES as u64 - 3)) as usize;
         if self.violates(code) {
             return true;
         }
-        matches!(op, Op::Memory | Op::Rep(_)) && self.violates(data)
+        matches!(op, Op::Memory | Op::Rep(_) | Op::RepTouch(_)) && self.violates(data)
     }
 
     fn branch(&mut self, taken: bool) {
@@ -285,6 +321,25 @@ impl Sim {
                     self.general -= 1;
                 }
             }
+            Op::RepTouch(every) => {
+                if s.rcx > 0 {
+                    let boundary = s.rdi.is_multiple_of(every);
+                    if boundary && !s.present {
+                        s.iterations = 0;
+                        return self.fault(14);
+                    }
+                    s.present &= !boundary;
+                    s.rcx -= 1;
+                    s.rdi += 1;
+                    s.iterations += 1;
+                }
+                if s.rcx > 0 {
+                    (s.sti, s.mov_ss) = (false, false);
+                    return None;
+                }
+                s.iterations = 0;
+                self.rep_interrupted = false;
+            }
             Op::Int(vector) => {
                 s.event = Some(vector);
                 s.resume = false;
@@ -342,7 +397,7 @@ impl Sim {
         let s = &mut self.state;
         s.ip += 1;
         (s.sti, s.mov_ss, s.resume) = (false, false, false);
-        self.soft += 1;
+        self.soft = self.soft.wrapping_add(1);
         self.retired += 1;
         Some(why)
     }
@@ -388,7 +443,7 @@ impl Sim {
             if self.state.event.is_some() {
                 // The host intercepts debug exceptions only while it uses the breakpoint itself.
                 let intercepted = time > 0 && self.state.event == Some(1) && entry.breakpoint.is_some();
-                if intercepted {
+                if intercepted || time > 0 && self.catch_faults {
                     return Why::Reflected;
                 }
                 if let Some(why) = self.deliver() {

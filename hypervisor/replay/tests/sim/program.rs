@@ -33,6 +33,8 @@ pub enum Op {
     Rcx(u64),
     /// String instruction that ends early after so many iterations.
     Rep(u64),
+    /// String instruction whose every so many-th place is a page that is not there, again and again.
+    RepTouch(u64),
     Int(u8),
     /// Raises a vector as a fault.
     Fault(u8),
@@ -136,6 +138,15 @@ impl Assembler {
         }
         Program { code: std::mem::take(&mut self.code), handlers }
     }
+}
+
+/// RBX rounds of this, whose page fault is handled by that.
+pub fn rounds(body: &[Op], handler: &[Op]) -> Program {
+    let mut program = Assembler::new().label("1").ops(body).next("1").finish();
+    program.handlers.insert(14, program.code.len());
+    program.code.extend(handler);
+    program.code.extend([Op::MapPage, Op::Iret]);
+    program
 }
 
 /// The program of a stub.
