@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod cpio;
+pub mod demo;
 pub mod diverging;
 pub mod emulator;
 pub mod fetch;

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the main job, from nothing to seen working.
+//! One host by itself: the boot proof, and Debian's Linux as a guest with a shell for a person.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::emulator::{self, Exit, Knobs, Machine, Outcome, knobs};
+use crate::emulator::{Exit, Knobs, Machine, Outcome};
 use crate::image::Image;
 use crate::payload::Payload;
-use crate::setup::{self, Purpose};
 use crate::switch::cable::CableConfig;
 use crate::switch::station::{Client, Expect, StationConfig, Task, content};
 use crate::vm::host::{Console, Host};
@@ -17,72 +16,54 @@ use crate::vm::outside::Outside;
 use crate::vm::terminal;
 use crate::{paths, ui};
 
-/// See it work: builds all that is needed, boots the hypervisor on the emulated machine, and Debian's Linux on it.
-///
-/// The kernel runs tiny guests, then proves that it can stop a guest at an exact instruction on this machine (the boot
-/// proof). No Intel hardware is needed. The machine's overflow interrupts come 5 to 40 instructions late, as silicon's do.
-/// Then an unmodified Linux boots as a guest. On a terminal it gives you a shell; without one it serves until a computer
-/// outside has fetched from it what it wanted. --proof ends after the boot proof.
-///
-/// The first call installs what is missing (it asks; --yes does not) and builds the emulator, which takes a few
-/// minutes; later calls take seconds.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  cargo xtask demo
-  cargo xtask demo --proof
-  cargo xtask demo --words log=debug")]
-pub struct Args {
-    /// Install what is missing without asking
-    #[arg(long)]
-    yes: bool,
-    /// Only the boot proof, no guest
-    #[arg(long)]
-    proof: bool,
-    /// More words for the kernel's command line
-    #[arg(long, value_name = "WORDS", default_value = "")]
-    words: String,
-    /// Processors
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
-    cpus: u32,
-    /// Deliver overflow interrupts late by MIN to MAX instructions
-    #[arg(long, value_name = "MIN:MAX[:SEED]", value_parser = knobs::skid, default_value = "5:40")]
-    skid: String,
-}
-
 /// A demonstration that runs longer hangs.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// Runs the verb.
-///
-/// # Errors
-/// When something is missing, or cannot be built or started.
-pub fn run(args: Args) -> Result<ExitCode> {
-    setup::ensure(Purpose::Demo, args.yes)?;
-    emulator::binary()?;
-    let kernel = super::build::kernel()?;
-    if !args.proof {
-        return linux(args, kernel);
+/// What to show of one host.
+#[derive(Clone, Debug)]
+pub struct Single {
+    /// The hypervisor.
+    pub kernel: PathBuf,
+    /// More words for its command line.
+    pub words: String,
+    /// Processors.
+    pub cpus: u32,
+    /// How late overflow interrupts come, instructions.
+    pub skid: String,
+    /// Only the boot proof, no guest.
+    pub proof: bool,
+}
+
+impl Single {
+    /// Shows it.
+    ///
+    /// # Errors
+    /// When something cannot be made or started; how it ended is the exit status.
+    pub fn run(self) -> Result<ExitCode> {
+        if !self.proof {
+            return linux(self);
+        }
+        let iso = paths::out_dir()?.join("demo.iso");
+        let step = ui::step("make the boot image");
+        Image::for_run(self.kernel, &format!("proof=short {}", self.words))?.write_iso(&iso)?;
+        step.done();
+        ui::say("The console of the emulated machine:\n");
+        let machine = Machine {
+            cpus: self.cpus,
+            limit: LIMIT,
+            knobs: Knobs { skid: Some(self.skid), ..Knobs::default() },
+            live: true,
+            readable: true,
+            ..Machine::from_iso("demo", iso)
+        };
+        let outcome = machine.run()?;
+        println!("{}", summary(&machine, &outcome));
+        Ok(if outcome.exit == Exit::Success { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
-    let iso = paths::out_dir()?.join("demo.iso");
-    let step = ui::step("make the boot image");
-    Image::for_run(kernel, &format!("proof=short {}", args.words))?.write_iso(&iso)?;
-    step.done();
-    ui::say("The console of the emulated machine:\n");
-    let machine = Machine {
-        cpus: args.cpus,
-        limit: LIMIT,
-        knobs: Knobs { skid: Some(args.skid), ..Knobs::default() },
-        live: true,
-        readable: true,
-        ..Machine::from_iso("demo", iso)
-    };
-    let outcome = machine.run()?;
-    println!("{}", summary(&machine, &outcome));
-    Ok(if outcome.exit == Exit::Success { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// Debian's Linux as a guest, with a computer outside that fetches from it.
-fn linux(args: Args, kernel: PathBuf) -> Result<ExitCode> {
+fn linux(args: Single) -> Result<ExitCode> {
     let person = terminal::is_there();
     let words = if person { "wl=shell" } else { "wl=serve quit=1" };
     let mut description = Payload::Cloud.describe(&format!("quiet {words}"))?;
@@ -101,11 +82,11 @@ fn linux(args: Args, kernel: PathBuf) -> Result<ExitCode> {
         ips: if person { 150_000_000 } else { Machine::default().ips },
         knobs: Knobs { skid: Some(args.skid), ..Knobs::default() },
         limit: if person { Duration::MAX / 4 } else { LIMIT },
-        ..Host::new("demo", kernel)
+        ..Host::new("demo", args.kernel)
     };
     let started = host.start(&description.vm()?)?;
     let (outcome, told) = if person {
-        let desk = super::run::Desk::open(&started.running)?;
+        let desk = crate::verbs::run::Desk::open(&started.running)?;
         started.wait_unless(|| desk.is_left())?
     } else {
         ui::say("The console of the emulated machine:\n");

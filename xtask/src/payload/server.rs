@@ -32,7 +32,8 @@ pub struct Programs {
     files: &'static [(&'static str, &'static str)],
 }
 
-/// redis-server on 6379, until somebody connects to port 9; then the requests that it has answered.
+/// redis-server on 6379, until somebody connects to port 9; then the requests that it has answered. With `tick=1` the console hears
+/// of each second.
 pub const REDIS: Programs = Programs {
     load: "redis",
     flavour: Flavour::Cloud,
@@ -45,6 +46,7 @@ redis-server --bind 0.0.0.0 --protected-mode no --save '' --loglevel warning &
 tries=0
 until redis-cli ping 2>/dev/null | grep -q PONG || [ $tries -gt 50 ]; do sleep 1; tries=$((tries + 1)); done
 mark SERVING
+if [ -n \"$(word tick)\" ]; then while :; do sleep 1; echo \"this guest is up for $(uptime_now) s\"; done & fi
 if [ -n \"$(word self)\" ]; then redis-benchmark -q -n \"$N\" -t set,get,incr,lpush; else nc -l -p 9 </dev/null >/dev/null; fi
 redis-cli info stats | grep total_commands_processed
 redis-cli shutdown nosave
