@@ -127,7 +127,7 @@ impl Board {
             }
             let seen = self.seen(on);
             let Tape::Replaying(replaying) = &mut self.tape else { return true };
-            match replaying.replayer.order(moment, || seen) {
+            match replaying.replayer.order(moment, || seen, || on.place_registers()) {
                 Order::Apply(entry) => {
                     if !self.act_whole(on, entry) {
                         return false;

@@ -122,8 +122,13 @@ impl Board {
         if !matches!(self.tape, Tape::Recording(_)) {
             return;
         }
-        self.record_checkpoint(on);
-        self.here = Here::AfterExit;
+        // Killed, it is anywhere; else it has ended at a synchronous exit.
+        if why != reason::KILLED {
+            self.here = Here::AfterExit;
+        }
+        if self.here == Here::AfterExit {
+            self.record_checkpoint(on);
+        }
         self.record(&Event::End(why));
         if self.pair.is_some() {
             return self.end_on_both();
