@@ -55,13 +55,14 @@ fn name_the_seed_of_a_panic() {
 }
 
 /// Runs the seeds from `first` on, `count` of them, on so many threads. `progress` is called by each thread after each portion,
-/// with the number of seeds that are done.
+/// with the number of seeds that are done; `found` with each failure, when it comes.
 pub fn campaign(
     first: u64,
     count: u64,
     threads: usize,
     mutant: Option<Mutant>,
     progress: &(impl Fn(u64) + Sync),
+    found: &(impl Fn(&Failed) + Sync),
 ) -> Total {
     name_the_seed_of_a_panic();
     let begun = Instant::now();
@@ -80,7 +81,11 @@ pub fn campaign(
                 SEED.set(Some(seed));
                 match run(&mut memory, seed, mutant) {
                     Ok(facts) => own.facts.add(&facts),
-                    Err(what) => own.failed.push(Failed { seed, what }),
+                    Err(what) => {
+                        let failed = Failed { seed, what };
+                        found(&failed);
+                        own.failed.push(failed);
+                    }
                 }
             }
             let mut total = total.lock().expect("no thread panics with it");

@@ -22,7 +22,7 @@ fn report(total: &Total) -> String {
 
 #[test]
 fn ten_thousand_seeds_hold() {
-    let total = campaign(0, 10_000, THREADS, None, &silent);
+    let total = campaign(0, 10_000, THREADS, None, &silent, &|_| ());
     println!("{:?} in {:?}", total.facts, total.time);
     assert!(total.failed.is_empty(), "{}", report(&total));
     assert_eq!(total.seeds, 10_000);
@@ -65,7 +65,7 @@ fn seeds_that_once_failed_hold() {
 #[test]
 fn every_planted_bug_is_caught_within_a_thousand_seeds() {
     for mutant in Mutant::ALL {
-        let total = campaign(0, 1000, THREADS, Some(mutant), &silent);
+        let total = campaign(0, 1000, THREADS, Some(mutant), &silent, &|_| ());
         let name = mutant.name();
         assert!(!total.failed.is_empty(), "{name} is not caught");
         println!("{name}: first at seed {}: {}", total.failed[0].seed, total.failed[0].what);
@@ -88,6 +88,6 @@ fn a_seed_is_one_world() {
 #[test]
 fn progress_is_told() {
     let told = AtomicBool::new(false);
-    let total = campaign(5, 40, 1, None, &|done| told.store(done == 40, Ordering::Relaxed));
+    let total = campaign(5, 40, 1, None, &|done| told.store(done == 40, Ordering::Relaxed), &|_| ());
     assert!(told.load(Ordering::Relaxed) && total.seeds == 40);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use serde_json::{Map, Value, json};
-use sim::campaign::{Total, campaign};
+use sim::campaign::{Failed, Total, campaign};
 use sim::mutant::Mutant;
 use sim::world::{Memory, tell};
 
@@ -73,7 +73,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
             ui::say(format!("  {done} of {} seeds ({})", args.runs, ui::seconds(begun.elapsed())));
         }
     };
-    let total = campaign(args.seed, args.runs, threads, args.mutant, &progress);
+    // A long campaign may never come to its end: what it finds is said when it is found.
+    let found = |failed: &Failed| ui::say(telling(&args, failed));
+    let total = campaign(args.seed, args.runs, threads, args.mutant, &progress, &found);
     if args.json {
         println!("{}", as_json(&args, &total));
     } else {
@@ -102,10 +104,14 @@ fn command(args: &Args, seed: u64) -> String {
     format!("cargo xtask sim --seed {seed}{mutant} --story")
 }
 
+fn telling(args: &Args, failed: &Failed) -> String {
+    format!("seed {}: {}\n    {}", failed.seed, failed.what, command(args, failed.seed))
+}
+
 fn as_text(args: &Args, total: &Total) -> String {
     let mut text = String::new();
     for failed in &total.failed {
-        text += &format!("seed {}: {}\n    {}\n", failed.seed, failed.what, command(args, failed.seed));
+        text += &format!("{}\n", telling(args, failed));
     }
     let facts = total.facts.named();
     let facts: Vec<String> = facts.iter().map(|(name, count)| format!("{count} {name}")).collect();
@@ -156,7 +162,10 @@ mod tests {
     #[test]
     fn a_failure_prints_its_one_command() {
         let args = args(&["--runs", "40", "--mutant", "release-early"]);
-        let total = campaign(args.seed, args.runs, 1, args.mutant, &|_| ());
+        let found = std::sync::atomic::AtomicU64::new(0);
+        let count = |_: &Failed| drop(found.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let total = campaign(args.seed, args.runs, 1, args.mutant, &|_| (), &count);
+        assert!(found.into_inner() >= total.failed.len() as u64, "each is said when it is found");
         let first = total.failed.first().expect("the bug is caught");
         let command = format!("cargo xtask sim --seed {} --mutant release-early --story", first.seed);
         assert!(as_text(&args, &total).contains(&command));
