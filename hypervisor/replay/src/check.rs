@@ -1,5 +1,5 @@
-//! What an entry at a synchronous exit says of the execution before it, in three bytes: whether it was another one, and if a
-//! single register is wrong, which.
+//! What an entry says of the execution before it, in three bytes: whether it was another one, and if a single register is wrong,
+//! which.
 //!
 //! Two of the bytes are sums over the registers in the field of 256 elements, as RAID-6 makes them over disks (H. P. Anvin,
 //! *The mathematics of RAID-6*): the plain sum of what the registers fold to, and one in which register number i counts 2^i
@@ -17,12 +17,12 @@ const COUNT: usize = 18;
 /// What the field's elements are reduced by: x^8 + x^4 + x^3 + x^2 + 1, of which 2 is a generator.
 const POLYNOMIAL: u8 = 0x1D;
 
-/// The check of an entry at a synchronous exit.
+/// The check of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Check {
     /// The low byte of the hash over all synchronous exits so far.
     pub hash: u8,
-    /// The sums over the registers as they were at the last of them.
+    /// The sums over the registers: as they were at the last of them, or where the entry is between two, as they are there.
     pub sums: [u8; 2],
 }
 
@@ -33,7 +33,13 @@ impl Check {
     /// The check of an execution that has come so far.
     #[must_use]
     pub fn of(course: &Course) -> Self {
-        Self { hash: course.hash() as u8, sums: sums(course.registers()) }
+        Self::between(course, course.registers())
+    }
+
+    /// The check of an execution that has come so far, and on to where the registers are these.
+    #[must_use]
+    pub fn between(course: &Course, registers: &Registers) -> Self {
+        Self { hash: course.hash() as u8, sums: sums(registers) }
     }
 
     /// As it is written.

@@ -10,6 +10,9 @@ use crate::point::{Point, RFLAGS_RF, Registers};
 /// After how many synchronous exits without one the hash is recorded.
 pub const HASH_EVERY: u64 = 1 << 14;
 
+/// After how many entries between two exits without a check one has it: three bytes and one for saying so.
+pub const CHECK_EVERY: u32 = 8;
+
 /// Where the guest is when something comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment<'a> {
@@ -34,6 +37,10 @@ pub struct Recorder {
     course: Course,
     /// The synchronous exit at which the hash was recorded last.
     hashed: u64,
+    /// Entries between two exits since one had a check.
+    unchecked: u32,
+    /// The last place between two exits, and the check of its entries.
+    last: Option<(Place, Option<Check>)>,
     entries: u64,
 }
 
@@ -47,7 +54,7 @@ impl Recorder {
     /// The recorder of an execution that has not begun.
     #[must_use]
     pub const fn new() -> Self {
-        Self { course: Course::new(), hashed: 0, entries: 0 }
+        Self { course: Course::new(), hashed: 0, unchecked: 0, last: None, entries: 0 }
     }
 
     /// Synchronous exits so far.
@@ -90,11 +97,36 @@ impl Recorder {
         self.entries += 1;
         let exits = self.course.exits();
         let (place, check) = match moment {
-            Moment::Halted => (Place::Halted(exits), Check::of(&self.course)),
-            Moment::AfterExit => (Place::Exit(exits), Check::of(&self.course)),
-            Moment::Between { n, registers, mov_ss } => (between(n, registers, mov_ss), Check::default()),
+            Moment::Halted => (Place::Halted(exits), self.check()),
+            Moment::AfterExit => (Place::Exit(exits), self.check()),
+            Moment::Between { n, registers, mov_ss } => {
+                let place = between(n, registers, mov_ss);
+                (place, self.check_between(place, registers))
+            }
         };
         Entry { place, check, event }
+    }
+
+    fn check(&mut self) -> Option<Check> {
+        self.unchecked = 0;
+        Some(Check::of(&self.course))
+    }
+
+    /// Now and then there is one; all entries of a place have the same.
+    fn check_between(&mut self, place: Place, registers: &Registers) -> Option<Check> {
+        if let Some((last, check)) = self.last
+            && last == place
+        {
+            return check;
+        }
+        self.unchecked += 1;
+        let due = self.unchecked >= CHECK_EVERY;
+        let check = due.then(|| Check::between(&self.course, registers));
+        if due {
+            self.unchecked = 0;
+        }
+        self.last = Some((place, check));
+        check
     }
 }
 

@@ -109,10 +109,9 @@ impl<E: fmt::Display> fmt::Display for What<E> {
             Self::Hash { recorded, own } => {
                 write!(f, "hash over the synchronous exits: recorded {recorded:#018x}, here {own:#018x}")
             }
-            Self::Check { recorded, own, suspect } => write!(
-                f,
-                "the check of the last synchronous exit: recorded {recorded}, here {own}; {suspect}"
-            ),
+            Self::Check { recorded, own, suspect } => {
+                write!(f, "the check of the execution up to here: recorded {recorded}, here {own}; {suspect}")
+            }
             Self::Log(error) => write!(f, "the log cannot be read: {error}"),
         }
     }
@@ -238,8 +237,14 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
         }
     }
 
-    /// What to do now. `seen` is asked for only where the next entry is between two synchronous exits.
-    pub fn order(&mut self, moment: Moment, seen: impl FnOnce() -> Seen) -> Order<'l, S::Error> {
+    /// What to do now. `seen` is asked for only where the next entry is between two synchronous exits, the registers only where
+    /// the guest has landed on one with a check.
+    pub fn order(
+        &mut self,
+        moment: Moment,
+        seen: impl FnOnce() -> Seen,
+        registers: impl FnOnce() -> Registers,
+    ) -> Order<'l, S::Error> {
         if self.next.is_none() {
             match self.source.next() {
                 Ok(next) => self.next = next,
@@ -251,15 +256,16 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
         match (next.place, moment) {
             (Place::Exit(at) | Place::Halted(at), _) if at > exits => Order::Run(Run::Free),
             (Place::Halted(at), Moment::Halted) | (Place::Exit(at), Moment::AfterExit) if at == exits => {
-                self.take(next)
+                let own = Check::of(&self.course);
+                self.take(next, own, *self.course.registers())
             }
             // An exit's own entries come after it was dealt with.
             (Place::Exit(at), Moment::Halted) if at == exits => Order::Run(Run::Free),
             (Place::Halted(at), _) if at == exits => self.diverged(What::Halt(next.place)),
             (Place::Exit(_) | Place::Halted(_), _) => self.diverged(What::Missed(next.place)),
             (Place::Between { .. }, Moment::Halted | Moment::AfterExit) => Order::Run(Run::Free),
-            (Place::Between { point, repeating, breakpoint }, Moment::Between) => {
-                self.land(next, point, repeating, breakpoint, &seen())
+            (Place::Between { .. }, Moment::Between) => {
+                self.land(next, &seen(), registers)
             }
         }
     }
@@ -276,11 +282,12 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
     fn land(
         &mut self,
         next: Entry<'l>,
-        point: Point,
-        repeating: bool,
-        breakpoint: bool,
         seen: &Seen,
+        registers: impl FnOnce() -> Registers,
     ) -> Order<'l, S::Error> {
+        let Place::Between { point, repeating, breakpoint } = next.place else {
+            return Order::Run(Run::Free);
+        };
         // Outside of a REP any RCX will do: at that count and RIP there is no other.
         let rcx = if repeating { point.rcx } else { seen.rcx };
         let seen = Seen { cause: if self.landing.is_some() { seen.cause } else { Cause::Start }, ..*seen };
@@ -301,7 +308,13 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
             Action::Landed => {
                 self.landing = None;
                 self.account();
-                self.take(next)
+                match next.check {
+                    None => self.go_on(next),
+                    Some(_) => {
+                        let registers = registers();
+                        self.take(next, Check::between(&self.course, &registers), registers)
+                    }
+                }
             }
             Action::Failed(failure) => self.diverged(What::Landing(failure, point)),
             action => Order::Run(Run::Landing(action)),
@@ -314,15 +327,18 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
         self.landings.most = self.landings.most.max(self.taken);
     }
 
-    /// The next entry is due: checks what it says of the execution so far, and moves on.
-    fn take(&mut self, entry: Entry<'l>) -> Order<'l, S::Error> {
-        if !matches!(entry.place, Place::Between { .. }) {
-            let (recorded, own) = (entry.check, Check::of(&self.course));
-            if recorded != own {
-                let suspect = own.suspect(recorded, self.course.registers());
-                return self.diverged(What::Check { recorded, own, suspect });
-            }
+    /// The next entry is due: checks what it says of the execution so far, and moves on. `own`: what this execution says, with
+    /// these registers.
+    fn take(&mut self, entry: Entry<'l>, own: Check, registers: Registers) -> Order<'l, S::Error> {
+        let recorded = entry.check.unwrap_or(own);
+        if recorded != own {
+            let suspect = own.suspect(recorded, &registers);
+            return self.diverged(What::Check { recorded, own, suspect });
         }
+        self.go_on(entry)
+    }
+
+    fn go_on(&mut self, entry: Entry<'l>) -> Order<'l, S::Error> {
         let own = self.course.hash();
         if let Event::Hash(recorded) = entry.event
             && recorded != own

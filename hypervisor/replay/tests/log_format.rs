@@ -17,7 +17,7 @@ use replay::point::Point;
 #[derive(Clone, Debug)]
 struct Owned {
     place: Place,
-    check: Check,
+    check: Option<Check>,
     event: What,
 }
 
@@ -54,14 +54,14 @@ fn check() -> impl Strategy<Value = Check> {
     any::<[u8; 3]>().prop_map(Check::from_bytes)
 }
 
-fn place() -> impl Strategy<Value = (Place, Check)> {
+fn place() -> impl Strategy<Value = (Place, Option<Check>)> {
     prop_oneof![
-        (number(), check()).prop_map(|(at, check)| (Place::Exit(at), check)),
-        (number(), check()).prop_map(|(at, check)| (Place::Halted(at), check)),
-        (number(), number(), number(), any::<(bool, bool)>()).prop_map(
-            |(n, rip, rcx, (repeating, breakpoint))| {
+        (number(), check()).prop_map(|(at, check)| (Place::Exit(at), Some(check))),
+        (number(), check()).prop_map(|(at, check)| (Place::Halted(at), Some(check))),
+        (number(), number(), number(), any::<(bool, bool)>(), prop::option::weighted(0.2, check())).prop_map(
+            |(n, rip, rcx, (repeating, breakpoint), check)| {
                 let rcx = if repeating { rcx } else { 0 };
-                (Place::Between { point: Point { n, rip, rcx }, repeating, breakpoint }, Check::default())
+                (Place::Between { point: Point { n, rip, rcx }, repeating, breakpoint }, check)
             }
         ),
     ]
@@ -167,7 +167,10 @@ fn write(entries: &[Owned], cuts: &[Index], marks: &[Mark], end: bool) -> Vec<u8
 
 /// A small whole log with three blocks of entries.
 fn sample() -> Vec<u8> {
-    let at = |place, hash, event: What| Owned { place, check: Check { hash, sums: [3, 4] }, event };
+    let at = |place, hash, event: What| {
+        let check = (hash != 0).then_some(Check { hash, sums: [3, 4] });
+        Owned { place, check, event }
+    };
     let point =
         |n, rip| Place::Between { point: Point { n, rip, rcx: 0 }, repeating: false, breakpoint: true };
     let entries = [
@@ -401,7 +404,7 @@ fn nothing_follows_the_end() {
     assert!(header > 100);
     // A second end, with the number that comes next.
     for _ in 1..blocks {
-        writer.entry(&Entry { place: Place::Exit(1), check: Check::default(), event: Event::Reset }).unwrap();
+        writer.entry(&Entry { place: Place::Exit(1), check: None, event: Event::Reset }).unwrap();
         writer.close(&Mark::default());
     }
     bytes.extend_from_slice(writer.end(&Mark::default()));
@@ -436,8 +439,11 @@ fn full_blocks_are_refused_and_too_long_entries_too() {
     let mut writer = Writer::new(vec![0; BUFFER]).unwrap();
     writer.begin(&header()).unwrap();
     let (most, more) = (vec![1; PAYLOAD_MAX], vec![1; 32 * 1024]);
-    let entry =
-        |bytes| Entry { place: Place::Exit(u64::MAX), check: Check::default(), event: Event::Console(bytes) };
+    let entry = |bytes| Entry {
+        place: Place::Exit(u64::MAX),
+        check: Some(Check::default()),
+        event: Event::Console(bytes),
+    };
     assert_eq!(writer.entry(&entry(&more)), Err(Refused::TooLong));
     assert!(writer.is_empty() && writer.pending_bytes() == 0);
     let mark = Mark { n: u64::MAX, exits: 1 << 63, virtual_ns: u64::MAX };
@@ -470,7 +476,7 @@ fn timer_interrupts_cost_at_most_eight_bytes() {
         let rip = 0xFFFF_FFFF_8100_0000 + seed.below(32 << 20);
         let point = Point { n, rip, rcx: 0 };
         let place = Place::Between { point, repeating: false, breakpoint: true };
-        Owned { place, check: Check::default(), event: What::Plain(Event::Look(None)) }
+        Owned { place, check: None, event: What::Plain(Event::Look(None)) }
     }));
     assert!(bytes <= 8 * ticks, "{bytes} bytes");
 }
@@ -480,7 +486,7 @@ fn frames_cost_little_beside_their_bytes() {
     let frames = 1000;
     let bytes = cost((0..frames).map(|index| Owned {
         place: Place::Exit(index as u64 * 20),
-        check: Check { hash: index as u8, sums: [0; 2] },
+        check: Some(Check { hash: index as u8, sums: [0; 2] }),
         event: What::Frame(0, vec![index as u8; 1500]),
     }));
     assert!(bytes * 100 <= frames * 1500 * 102, "{bytes} bytes");
@@ -519,7 +525,10 @@ fn example() -> Vec<u8> {
         breakpoint: rcx == 0,
     };
     let look = Event::Look(Some(Correction { rate: 5 << 31, step: 1000 }));
-    let at = |place, check: [u8; 3], event| Entry { place, check: Check::from_bytes(check), event };
+    let at = |place, check: [u8; 3], event| {
+        let check = (check != [0; 3]).then_some(Check::from_bytes(check));
+        Entry { place, check, event }
+    };
     let tick = between(1_000_000, 0xFFFF_FFFF_8100_0010, 0);
     let next = between(2_000_100, 0xFFFF_FFFF_8100_0010, 0);
     let frames = [0_u16, 1, 2].map(acknowledgement);
@@ -531,7 +540,7 @@ fn example() -> Vec<u8> {
         at(Place::Halted(9), [0x21, 3, 4], Event::Frame { device: 0, frame: (&frames[0]).into() }),
         at(next, [0; 3], Event::Frame { device: 0, frame: (&frames[1]).into() }),
         at(next, [0; 3], Event::Frame { device: 0, frame: (&frames[2]).into() }),
-        at(between(2_000_600, 0x40_1000, 7), [0; 3], Event::Look(None)),
+        at(between(2_000_600, 0x40_1000, 7), [0x21, 8, 9], Event::Look(None)),
         at(Place::Exit(12), [7, 5, 6], Event::End("off")),
     ];
     let mut modules = Modules::default();

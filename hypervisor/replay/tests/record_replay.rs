@@ -169,9 +169,9 @@ fn changed_entries_are_noticed() {
                     1
                 }
                 (Place::Exit(_) | Place::Halted(_), _) if rng.one_in(2) => {
-                    let mut bytes = entry.check.bytes();
+                    let mut bytes = entry.check.unwrap().bytes();
                     bytes[rng.below(3) as usize] ^= 1 << rng.below(8);
-                    entry.check = Check::from_bytes(bytes);
+                    entry.check = Some(Check::from_bytes(bytes));
                     2
                 }
                 // A correction that is left out can be made good by the next; bytes cannot.

@@ -462,7 +462,7 @@ impl<'m> Track<'m> {
                 return Applied::Run;
             }
             let seen = seen(machine, self.cause);
-            match self.replayer.order(moment, || seen) {
+            match self.replayer.order(moment, || seen, || machine.registers()) {
                 Order::Apply(entry) => {
                     if let Some(stop) = self.act(machine, &entry) {
                         return Applied::Stop(stop);

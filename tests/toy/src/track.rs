@@ -195,7 +195,7 @@ impl<'l, S: Source<'l, Error = Error>> Track<'l, S> {
     fn apply_due(&mut self, moment: Moment) {
         while self.ended.is_none() {
             let seen = self.seen();
-            match self.replayer.order(moment, || seen) {
+            match self.replayer.order(moment, || seen, || self.machine.registers()) {
                 Order::Apply(entry) => self.act(&entry),
                 Order::Run(run) => {
                     if moment == Moment::Between {

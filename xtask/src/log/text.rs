@@ -13,10 +13,11 @@ use super::item::{self, Item};
 const EXCERPT: usize = 40;
 
 /// Where, in words.
-pub fn place(place: &Place, check: Check) -> String {
+pub fn place(place: &Place, check: Option<Check>) -> String {
+    let check = check.map_or(String::new(), |check| format!(" check {check}"));
     match place {
-        Place::Exit(at) => format!("exit {at} check {check}"),
-        Place::Halted(at) => format!("halted {at} check {check}"),
+        Place::Exit(at) => format!("exit {at}{check}"),
+        Place::Halted(at) => format!("halted {at}{check}"),
         Place::Between { point, repeating, breakpoint } => {
             let mut text = format!("n {} rip {:x}", point.n, point.rip);
             if *repeating {
@@ -25,7 +26,7 @@ pub fn place(place: &Place, check: Check) -> String {
             if !*breakpoint && !*repeating {
                 text += " stepped";
             }
-            text
+            text + &check
         }
     }
 }
@@ -77,7 +78,6 @@ pub fn object(item: &Item<'_>) -> Value {
     match entry.place {
         Place::Exit(at) | Place::Halted(at) => {
             set("exit", at.into());
-            set("check", entry.check.to_string().into());
         }
         Place::Between { point, repeating, breakpoint } => {
             set("n", point.n.into());
@@ -87,6 +87,9 @@ pub fn object(item: &Item<'_>) -> Value {
             }
             set("breakpoint", breakpoint.into());
         }
+    }
+    if let Some(check) = entry.check {
+        set("check", check.to_string().into());
     }
     match entry.event {
         Event::Look(Some(Correction { rate, step })) => {

@@ -128,7 +128,7 @@ impl Codec {
 
     /// Writes an entry. When it does not fit, what was written is to be dropped, and the codec is as before.
     ///
-    /// A check has no room in an entry between two exits and becomes 0; so does RCX outside of a REP.
+    /// RCX outside of a REP has no room, and becomes 0.
     ///
     /// # Errors
     /// It does not fit.
@@ -224,14 +224,14 @@ impl Codec {
 }
 
 /// The place and the check as they are written: without what has no meaning there.
-fn normal(entry: &Entry<'_>) -> (Place, Check) {
+fn normal(entry: &Entry<'_>) -> (Place, Option<Check>) {
     match entry.place {
         Place::Between { point, repeating: false, breakpoint } => {
             let place = Place::Between { point: Point { rcx: 0, ..point }, repeating: false, breakpoint };
-            (place, Check::default())
+            (place, entry.check)
         }
-        place @ Place::Between { .. } => (place, Check::default()),
-        place => (place, entry.check),
+        place @ Place::Between { .. } => (place, entry.check),
+        place => (place, Some(entry.check.unwrap_or_default())),
     }
 }
 

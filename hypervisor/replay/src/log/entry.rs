@@ -128,8 +128,8 @@ impl<'a> Event<'a> {
 pub struct Entry<'a> {
     /// Where.
     pub place: Place,
-    /// What is known of the execution up to the last synchronous exit before. Only in entries at synchronous exits; else zeros.
-    pub check: Check,
+    /// What is known of the execution up to there. Always in entries at synchronous exits, and in some between two.
+    pub check: Option<Check>,
     /// What.
     pub event: Event<'a>,
 }

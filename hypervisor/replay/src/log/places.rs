@@ -29,7 +29,7 @@ pub mod number {
     pub const BEHIND: u8 = 3;
     /// The same; N by the difference of its difference from the last one.
     pub const STEADY: u8 = 4;
-    /// Between two, anything: a byte of flags follows; N by its difference.
+    /// Between two, anything: a byte of flags follows; N by the difference of its difference.
     pub const FLAGS: u8 = 5;
 }
 
@@ -39,8 +39,10 @@ mod flag {
     pub const REPEATING: u8 = 1 << 0;
     /// A breakpoint would be lost.
     pub const NO_BREAKPOINT: u8 = 1 << 1;
+    /// A check follows.
+    pub const CHECKED: u8 = 1 << 2;
     /// All of them.
-    pub const ALL: u8 = REPEATING | NO_BREAKPOINT;
+    pub const ALL: u8 = REPEATING | NO_BREAKPOINT | CHECKED;
 }
 
 /// What places are measured from.
@@ -55,7 +57,7 @@ pub struct Places {
     /// RIPs, the last one first.
     recent: [u64; RECENT],
     /// The last place.
-    last: Option<(Place, Check)>,
+    last: Option<(Place, Option<Check>)>,
 }
 
 impl Default for Places {
@@ -73,14 +75,14 @@ impl Places {
 
     /// The shortest way to write a place: its number.
     #[must_use]
-    pub fn number(&self, place: Place, check: Check) -> u8 {
+    pub fn number(&self, place: Place, check: Option<Check>) -> u8 {
         if self.last == Some((place, check)) {
             return number::SAME;
         }
         match place {
             Place::Exit(_) => number::EXIT,
             Place::Halted(_) => number::HALTED,
-            Place::Between { point, repeating: false, breakpoint: true } => {
+            Place::Between { point, repeating: false, breakpoint: true } if check.is_none() => {
                 let step = point.n.wrapping_sub(self.n);
                 if zigzag(step.wrapping_sub(self.pace)) < step { number::STEADY } else { number::BEHIND }
             }
@@ -92,26 +94,41 @@ impl Places {
     ///
     /// # Errors
     /// It does not fit.
-    pub fn emit(&self, number: u8, place: Place, check: Check, out: &mut Out<'_>) -> Result<(), NoRoom> {
+    pub fn emit(
+        &self,
+        number: u8,
+        place: Place,
+        check: Option<Check>,
+        out: &mut Out<'_>,
+    ) -> Result<(), NoRoom> {
         match place {
             _ if number == number::SAME => Ok(()),
             Place::Exit(at) | Place::Halted(at) => {
                 out.varint(at.wrapping_sub(self.exits))?;
-                out.raw(&check.bytes())
+                out.raw(&check.unwrap_or_default().bytes())
             }
             Place::Between { point, repeating, breakpoint } => {
                 let step = point.n.wrapping_sub(self.n);
-                if number == number::STEADY {
-                    out.varint(zigzag(step.wrapping_sub(self.pace)))?;
-                } else {
-                    if number == number::FLAGS {
-                        let repeating = if repeating { flag::REPEATING } else { 0 };
-                        out.byte(repeating | if breakpoint { 0 } else { flag::NO_BREAKPOINT })?;
-                    }
+                if number == number::FLAGS {
+                    let flags = [
+                        (repeating, flag::REPEATING),
+                        (!breakpoint, flag::NO_BREAKPOINT),
+                        (check.is_some(), flag::CHECKED),
+                    ];
+                    out.byte(
+                        flags.into_iter().fold(0, |all, (set, flag)| if set { all | flag } else { all }),
+                    )?;
+                }
+                if number == number::BEHIND {
                     out.varint(step)?;
+                } else {
+                    out.varint(zigzag(step.wrapping_sub(self.pace)))?;
                 }
                 self.emit_rip(point.rip, out)?;
-                if repeating { out.varint(point.rcx) } else { Ok(()) }
+                if repeating {
+                    out.varint(point.rcx)?;
+                }
+                check.map_or(Ok(()), |check| out.raw(&check.bytes()))
             }
         }
     }
@@ -133,31 +150,29 @@ impl Places {
     ///
     /// # Errors
     /// The bytes are no place.
-    pub fn parse(&mut self, number: u8, input: &mut In<'_>) -> Result<(Place, Check), CodecError> {
+    pub fn parse(&mut self, number: u8, input: &mut In<'_>) -> Result<(Place, Option<Check>), CodecError> {
         let (place, check) = match number {
             number::SAME => return self.last.ok_or(CodecError::NoPlace),
             number::EXIT | number::HALTED => {
                 let exits = self.exits.wrapping_add(input.varint()?);
                 let place = if number == number::EXIT { Place::Exit(exits) } else { Place::Halted(exits) };
-                (place, Check::from_bytes(input.array()?))
+                (place, Some(Check::from_bytes(input.array()?)))
             }
-            number::BEHIND | number::STEADY | number::FLAGS => {
-                (self.parse_point(number, input)?, Check::default())
-            }
+            number::BEHIND | number::STEADY | number::FLAGS => self.parse_point(number, input)?,
             other => return Err(CodecError::Place(other)),
         };
         self.go(place, check);
         Ok((place, check))
     }
 
-    fn parse_point(&self, number: u8, input: &mut In<'_>) -> Result<Place, CodecError> {
+    fn parse_point(&self, number: u8, input: &mut In<'_>) -> Result<(Place, Option<Check>), CodecError> {
         let flags = if number == number::FLAGS { input.byte()? } else { 0 };
         if flags & !flag::ALL != 0 {
             return Err(CodecError::Flags(flags));
         }
         let step = match number {
-            number::STEADY => self.pace.wrapping_add(unzigzag(input.varint()?)),
-            _ => input.varint()?,
+            number::BEHIND => input.varint()?,
+            _ => self.pace.wrapping_add(unzigzag(input.varint()?)),
         };
         let rip = match input.varint()? {
             PLAIN => u64::from_le_bytes(input.array()?),
@@ -167,14 +182,16 @@ impl Places {
                 self.rip[(change & 1) as usize].wrapping_add(unzigzag(change >> 1))
             }
         };
-        let repeating = flags & flag::REPEATING != 0;
+        let set = |flag| flags & flag != 0;
+        let repeating = set(flag::REPEATING);
         let rcx = if repeating { input.varint()? } else { 0 };
+        let check = if set(flag::CHECKED) { Some(Check::from_bytes(input.array()?)) } else { None };
         let point = Point { n: self.n.wrapping_add(step), rip, rcx };
-        Ok(Place::Between { point, repeating, breakpoint: flags & flag::NO_BREAKPOINT == 0 })
+        Ok((Place::Between { point, repeating, breakpoint: !set(flag::NO_BREAKPOINT) }, check))
     }
 
     /// The next place is measured from this one.
-    pub fn go(&mut self, place: Place, check: Check) {
+    pub fn go(&mut self, place: Place, check: Option<Check>) {
         if self.last == Some((place, check)) {
             return;
         }
