@@ -75,7 +75,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             let verdict = if result.is_ok() { "ok    " } else { "FAILED" };
             println!("{verdict} {}: {silent}", sentence(&draw));
         }
-        silences.extend(silence.filter(|_| draw.is_served()));
+        silences.extend(silence.filter(|_| draw.is_protected()));
         if let Err(error) = result {
             if !args.json {
                 ui::error(&error);
