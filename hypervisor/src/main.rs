@@ -20,10 +20,12 @@ mod symbols;
 
 #[cfg(target_os = "none")]
 mod arch;
-/// What the firmware's tests need of it.
+/// What the firmware's tests need of it, and what is tested itself.
 #[cfg(not(target_os = "none"))]
 mod arch {
     pub mod acpi;
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub mod gcm;
 }
 #[cfg(target_os = "none")]
 mod console;

@@ -7,6 +7,7 @@ mod beats;
 mod identity;
 mod link;
 mod open;
+mod sealing;
 mod wire;
 
 pub use link::{Ends, Link, Turn};

@@ -3,6 +3,7 @@
 use super::beats::Beats;
 use super::identity::Identity;
 use super::link::{Link, Parts};
+use super::sealing;
 use super::wire::Wire;
 use crate::arch::{cpu, time};
 use crate::machine_line;
@@ -36,6 +37,8 @@ pub enum Refused {
     Card(OpenError),
     /// What it would have to say of itself does not fit.
     Facts(Unfit),
+    /// The processor's instructions for AES do not compute what they should.
+    Cipher,
 }
 
 impl fmt::Display for Refused {
@@ -47,6 +50,7 @@ impl fmt::Display for Refused {
             ),
             Self::Card(error) => write!(f, "log-card: {error}"),
             Self::Facts(unfit) => unfit.fmt(f),
+            Self::Cipher => f.write_str("this processor's AES-GCM does not seal a known text as it must"),
         }
     }
 }
@@ -79,6 +83,7 @@ pub fn open(request: &Request<'_>) -> Result<Box<Link>, Refused> {
     let identity = Identity::new(request.profile, request.config, request.modules);
     let settings = ChannelSettings {
         role: if side == Side::A { End::Responder } else { End::Initiator },
+        sealing: sealing::choose().ok_or(Refused::Cipher)?,
         keys: &keys,
         incarnation: own,
         facts: identity.facts(),

@@ -3,7 +3,7 @@
 
 use ft::Text;
 use ft::channel::facts::{Facts, Modules};
-use ft::channel::{Channel, Event as Told, Message, PIECE, Refusal, Role, Settings};
+use ft::channel::{Channel, Event as Told, Message, PIECE, Refusal, Role, Sealing, Settings};
 use ft::keys::{Incarnation, Keys};
 use ft::pair::Event;
 use replay::seed::Seed;
@@ -34,7 +34,8 @@ const FACTS: Facts<'static> = Facts {
 pub fn channel(id: usize, incarnation: Incarnation, rng: &mut Seed) -> Option<Box<Channel>> {
     let keys = Keys::new(&[42; 32], VM, 1);
     let role = if id == 0 { Role::Responder } else { Role::Initiator };
-    let settings = Settings { role, keys: &keys, incarnation, facts: FACTS };
+    let sealing = Sealing::ChaCha20Poly1305;
+    let settings = Settings { role, sealing, keys: &keys, incarnation, facts: FACTS };
     let channel = Channel::new(&settings, || core::array::from_fn(|_| rng.next() as u8));
     channel.ok().map(Box::new)
 }

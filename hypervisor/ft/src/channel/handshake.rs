@@ -1,13 +1,13 @@
 //! The handshake on one connection: two messages that prove the key and carry the facts, and a third that proves that the
 //! initiator is there now.
 //!
-//! Each of the first two is a record with a *greeting* in the clear, version and generation, so that a difference in these
+//! Each of the first two is a record with a *greeting* in the clear, version, cipher and generation, so that a difference in these
 //! can be named though nothing can be decrypted; it is part of the prologue, so nobody changes it unseen. A first message may be a
 //! capture from another time: only the third, sealed with fresh keys, makes the connection the peer's.
 
 use super::facts::{Difference, FACTS, Facts};
 use super::message::Message;
-use super::noise::{EPHEMERAL, Role, Spares, TAG};
+use super::noise::{EPHEMERAL, Role, Sealing, Spares, TAG};
 use crate::keys::Incarnation;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -15,13 +15,13 @@ use core::fmt;
 use snow::{HandshakeState, TransportState};
 
 /// Version of what the two hosts say to each other, heartbeats included.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// How a greeting begins.
 const MAGIC: [u8; 4] = *b"LKFT";
 
-/// Bytes of a greeting: magic, version, generation.
-pub const GREETING: usize = 4 + 2 + 8;
+/// Bytes of a greeting: magic, version, cipher, generation.
+pub const GREETING: usize = 4 + 2 + 1 + 8;
 
 /// Bytes of a record's length.
 pub const LENGTH: usize = 2;
@@ -34,11 +34,12 @@ const RECORD: usize = GREETING + EPHEMERAL + PAYLOAD + TAG;
 
 /// The greeting of this version.
 #[must_use]
-pub fn greeting(generation: u64) -> [u8; GREETING] {
+pub fn greeting(cipher: u8, generation: u64) -> [u8; GREETING] {
     let mut bytes = [0; GREETING];
     bytes[..4].copy_from_slice(&MAGIC);
     bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[6..].copy_from_slice(&generation.to_le_bytes());
+    bytes[6] = cipher;
+    bytes[7..].copy_from_slice(&generation.to_le_bytes());
     bytes
 }
 
@@ -47,7 +48,7 @@ pub fn greeting(generation: u64) -> [u8; GREETING] {
 pub enum Refusal {
     /// It does not speak this protocol.
     Garbage,
-    /// It says that it has another version or generation. Nothing proves that.
+    /// It says that it has another version, cipher or generation. Nothing proves that.
     Greeting(Difference),
     /// It does not have the key.
     Forged,
@@ -83,16 +84,17 @@ pub struct Identity {
     /// The payload of our message: incarnation and encoded facts.
     payload: Vec<u8>,
     greeting: [u8; GREETING],
+    cipher: u8,
     generation: u64,
     /// The only incarnation of the peer that is accepted.
     pinned: Option<Incarnation>,
 }
 
 impl Identity {
-    /// `facts`: encoded.
-    pub fn new(generation: u64, incarnation: Incarnation, facts: &[u8]) -> Self {
+    /// `cipher`: its number; `facts`: encoded.
+    pub fn new(cipher: u8, generation: u64, incarnation: Incarnation, facts: &[u8]) -> Self {
         let payload = [&incarnation.0.to_le_bytes(), facts].concat();
-        Self { payload, greeting: greeting(generation), generation, pinned: None }
+        Self { payload, greeting: greeting(cipher, generation), cipher, generation, pinned: None }
     }
 
     /// What the peer's first record has to begin with.
@@ -122,12 +124,14 @@ impl Identity {
     }
 
     fn judge_greeting(&self, theirs: [u8; GREETING]) -> Result<(), Refusal> {
-        let [m0, m1, m2, m3, v0, v1, generation @ ..] = theirs;
+        let [m0, m1, m2, m3, v0, v1, cipher, generation @ ..] = theirs;
         let (version, generation) = (u16::from_le_bytes([v0, v1]), u64::from_le_bytes(generation));
         let difference = if [m0, m1, m2, m3] != MAGIC {
             return Err(Refusal::Garbage);
         } else if version != VERSION {
             Difference::between("protocol version", VERSION, version)
+        } else if cipher != self.cipher {
+            Difference::between("cipher", Sealing::name(self.cipher), Sealing::name(cipher))
         } else if generation != self.generation {
             Difference::between("generation", self.generation, generation)
         } else {

@@ -20,7 +20,7 @@ mod tests;
 
 pub use handshake::{Refusal, VERSION};
 pub use message::{Ack, Message, PIECE, Why};
-pub use noise::Role;
+pub use noise::{AesGcm, Role, Sealing};
 pub use session::{Broken, Carried, OVERHEAD, RECORD};
 
 use crate::keys::{Incarnation, Keys};
@@ -51,6 +51,8 @@ pub const SPARES: usize = 16;
 pub struct Settings<'a> {
     /// Who speaks first: the side that connects.
     pub role: Role,
+    /// What records are sealed with.
+    pub sealing: Sealing,
     /// The generation's keys.
     pub keys: &'a Keys,
     /// Our incarnation.
@@ -148,8 +150,10 @@ impl Channel {
     /// Our facts do not keep to their limits.
     pub fn new(settings: &Settings<'_>, seed: impl FnMut() -> [u8; 32]) -> Result<Self, Unfit> {
         let generation = settings.keys.generation();
-        let identity = Identity::new(generation, settings.incarnation, &settings.facts.encode()?);
-        let mut spares = Spares::new(settings.role, settings.keys.channel(), identity.greeting());
+        let cipher = settings.sealing.number();
+        let identity = Identity::new(cipher, generation, settings.incarnation, &settings.facts.encode()?);
+        let key = settings.keys.channel();
+        let mut spares = Spares::new(settings.role, settings.sealing, key, identity.greeting());
         spares.refill(SPARES, seed);
         let count = match settings.role {
             Role::Initiator => 1,

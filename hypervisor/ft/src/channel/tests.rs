@@ -2,15 +2,45 @@
 
 use super::facts::tests::FACTS_HERE;
 use super::*;
+use aes_gcm::aead::{AeadInPlace, KeyInit};
+use aes_gcm::{Aes256Gcm, Key};
 use proptest::prelude::*;
+use std::boxed::Box;
+use std::cell::Cell;
 use std::format;
 use std::string::String;
 use std::vec;
 use std::vec::Vec;
 
+std::thread_local! {
+    /// What the ends of this test seal with.
+    static SEALING: Cell<Sealing> = const { Cell::new(Sealing::ChaCha20Poly1305) };
+}
+
+/// Another crate's AES-GCM, where the kernel has its own.
+struct Theirs(Aes256Gcm);
+
+impl AesGcm for Theirs {
+    fn set_key(&mut self, key: &[u8; 32]) {
+        self.0 = Aes256Gcm::new(key.into());
+    }
+
+    fn seal(&self, nonce: &[u8; 12], ad: &[u8], text: &mut [u8]) -> [u8; 16] {
+        self.0.encrypt_in_place_detached(nonce.into(), ad, text).unwrap().into()
+    }
+
+    fn open(&self, nonce: &[u8; 12], ad: &[u8], text: &mut [u8], tag: &[u8; 16]) -> bool {
+        self.0.decrypt_in_place_detached(nonce.into(), ad, text, tag.into()).is_ok()
+    }
+}
+
+const WITH_AES: Sealing =
+    Sealing::AesGcm(|| Box::new(Theirs(Aes256Gcm::new(&Key::<Aes256Gcm>::from([0; 32])))));
+
 fn end(role: Role, key: u8, generation: u64, incarnation: u64, facts: Facts<'_>) -> Channel {
     let keys = Keys::new(&[key; 32], "vm", generation);
-    let settings = Settings { role, keys: &keys, incarnation: Incarnation(incarnation), facts };
+    let sealing = SEALING.get();
+    let settings = Settings { role, sealing, keys: &keys, incarnation: Incarnation(incarnation), facts };
     let mut number = incarnation << 8;
     let seed = || {
         number += 1;
@@ -168,8 +198,9 @@ fn byte_by_byte() {
 fn a_wrong_key_is_refused() {
     let others = [end(Role::Initiator, 8, 3, 200, FACTS_HERE), {
         let keys = Keys::new(&[7; 32], "another", 3);
+        let (role, sealing) = (Role::Initiator, SEALING.get());
         let settings =
-            Settings { role: Role::Initiator, keys: &keys, incarnation: Incarnation(1), facts: FACTS_HERE };
+            Settings { role, sealing, keys: &keys, incarnation: Incarnation(1), facts: FACTS_HERE };
         Channel::new(&settings, || [3; 32]).unwrap()
     }];
     let mut a = listener();
@@ -205,7 +236,7 @@ fn another_generation_or_version_is_named_by_both() {
     let mut question = output(&mut b, 0);
     question[6] = 9;
     give(&mut a, 0, &question);
-    assert_eq!(refusals(&mut a), ["protocol version: here 1, there 9 (as it says)"]);
+    assert_eq!(refusals(&mut a), ["protocol version: here 2, there 9 (as it says)"]);
 }
 
 /// The greeting is in the clear: who changes it in both directions to hide a difference is seen.
@@ -215,7 +246,7 @@ fn a_changed_greeting_is_seen() {
     a.connected(0, 0);
     b.connected(0, 0);
     let mut question = output(&mut b, 0);
-    question[8] = 3;
+    question[9] = 3;
     give(&mut a, 0, &question);
     assert_eq!(refusals(&mut a), ["it does not have the key"]);
 }
@@ -319,7 +350,7 @@ fn scans_and_garbage() {
         &[0xff; 70_000],
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03aaaaaaaaaaaaaaaaaaaaaa",
         // The greeting, and a record that is too short, or too long.
-        b"\x0e\x00LKFT\x01\x00\x03\0\0\0\0\0\0\0",
+        b"\x0f\x00LKFT\x02\x00\x01\x03\0\0\0\0\0\0\0",
     ];
     for scan in scans {
         a.connected(0, 0);
@@ -354,6 +385,35 @@ fn handshakes_run_out_and_are_made_again() {
     assert_eq!(b.spares(), SPARES);
     b.connected(0, u64::MAX);
     assert!(!output(&mut b, 0).is_empty());
+}
+
+/// Everything that these tests say of the one cipher holds for the other.
+#[test]
+fn with_aes() {
+    SEALING.set(WITH_AES);
+    a_pair_talks();
+    a_full_output_takes_no_more_and_leaves_room_for_messages();
+    byte_by_byte();
+    a_wrong_key_is_refused();
+    another_generation_or_version_is_named_by_both();
+    a_changed_greeting_is_seen();
+    a_newer_connection_replaces_the_older();
+    a_captured_session_is_good_for_nothing();
+    any_pieces();
+    nothing_can_be_changed();
+    no_handshake_can_be_changed();
+    garbage_is_survived();
+}
+
+#[test]
+fn another_cipher_is_named_by_both() {
+    let mut a = listener();
+    SEALING.set(WITH_AES);
+    let mut b = caller();
+    handshake(&mut a, &mut b, 0, 0);
+    assert_eq!(refusals(&mut a), ["cipher: here ChaCha20-Poly1305, there AES-256-GCM (as it says)"]);
+    assert_eq!(refusals(&mut b), ["cipher: here AES-256-GCM, there ChaCha20-Poly1305 (as it says)"]);
+    assert_eq!(a.spares(), SPARES, "nothing is used up");
 }
 
 proptest! {
@@ -449,7 +509,8 @@ proptest! {
             let question = output(&mut b, 0);
             give(&mut a, 0, &question);
         } else if headed {
-            give(&mut a, 0, &[&[0, 2], &handshake::greeting(3)[..]].concat());
+            let cipher = SEALING.get().number();
+            give(&mut a, 0, &[&[0, 2], &handshake::greeting(cipher, 3)[..]].concat());
         }
         if step == 2 {
             // With garbage right behind the answer.
