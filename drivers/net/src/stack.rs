@@ -207,6 +207,19 @@ impl<N: NetDevice> Stack<N> {
         if looks == BUDGET || flooded { Some(now) } else { self.next(now, at) }
     }
 
+    /// Sends what there is to send and room for, and takes nothing in: [`poll`](Self::poll) is still to be called when something
+    /// arrives, or is [`due`](Self::due).
+    pub fn push(&mut self, now: u64) {
+        let at = self.instant(now);
+        self.send_frames(at);
+    }
+
+    /// When [`poll`](Self::poll) is to be called next if nothing arrives before.
+    pub fn due(&mut self, now: u64) -> Option<u64> {
+        let at = self.instant(now);
+        self.next(now, at)
+    }
+
     fn send_frames(&mut self, at: Instant) {
         // One frame at a time, and only with room for it: smoltcp 0.14 forgets a repetition that the card refuses, and waits for
         // its acknowledgement for ever.
@@ -301,6 +314,11 @@ impl<N: NetDevice> Stack<N> {
     /// Whether a frame waits for room on the card: then [`poll`](Self::poll) is to be called when the card has sent some.
     pub const fn waits_for_card(&self) -> bool {
         self.card.is_full()
+    }
+
+    /// Frames that the card has taken so far.
+    pub const fn sent_frames(&self) -> u64 {
+        self.card.sent()
     }
 
     /// Frames that were looked at so far.

@@ -462,6 +462,7 @@ impl Machine for Board {
 
     #[inline]
     fn write_port(&mut self, port: u16, size: u8, value: u32) {
+        self.outside.to_wire.begin();
         self.time.charge();
         let now = self.now();
         self.bus(now).write_port(port, size, value);

@@ -103,6 +103,11 @@ impl Held {
         !self.console.is_empty() || self.outputs.is_open()
     }
 
+    /// Whether a frame is not covered.
+    pub const fn has_open_frame(&self) -> bool {
+        self.frame
+    }
+
     /// Whether it should be covered now.
     pub fn is_urgent(&self, now: u64) -> bool {
         self.frame || self.outputs.is_open() || self.urgent_at().is_some_and(|at| now >= at)

@@ -29,6 +29,7 @@ mod run;
 mod spurious;
 mod tape;
 mod time;
+mod to_wire;
 mod variation;
 mod views;
 

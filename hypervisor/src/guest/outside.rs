@@ -2,6 +2,7 @@
 //! door leads here.
 
 use super::held::{Held, Holder};
+use super::to_wire::ToWire;
 use crate::bridge::Bridge;
 use crate::memory::OutOfFrames;
 use crate::terminal;
@@ -34,6 +35,8 @@ pub struct Outside {
     pub counters: Counters,
     /// What the firmware has written to its debug port.
     pub firmware: FirmwareLog,
+    /// How long the log of what it sends takes to the wire.
+    pub to_wire: ToWire,
     /// What may not leave yet; none where everything may.
     held: Option<Held>,
     /// Under which addresses the guest of a pair is known on its networks.
@@ -175,6 +178,11 @@ impl Outside {
         self.held.as_ref().is_some_and(|held| held.is_urgent(now))
     }
 
+    /// Whether a frame is not covered.
+    pub fn has_open_frame(&self) -> bool {
+        self.held.as_ref().is_some_and(Held::has_open_frame)
+    }
+
     /// Whether there is room for what one exit can send.
     pub fn has_room(&self) -> bool {
         self.held.as_ref().is_none_or(Held::has_room)
@@ -197,6 +205,7 @@ impl Outside {
             counters.released,
             counters.dropped
         )?;
+        self.to_wire.describe(out)?;
         let delays = outputs.delays();
         writeln!(
             out,

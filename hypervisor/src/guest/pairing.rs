@@ -101,13 +101,16 @@ impl Board {
         if !matches!(self.tape, Tape::Recording(_)) {
             return;
         }
+        let frame = self.outside.has_open_frame();
         self.record(&Event::Output);
         let mark = self.mark();
         let Tape::Recording(recording) = &mut self.tape else { return };
         let position = recording.journal_mut().flush(&mark);
         self.outside.cover(position);
-        if let Some(why) = self.serve_pair() {
-            self.stop(why);
+        // The log first: all that can wait does.
+        let on_wire = self.with_link(false, |link, ends| link.hurry(ends)).flatten();
+        if frame {
+            self.outside.to_wire.end(on_wire.unwrap_or(0));
         }
     }
 

@@ -194,6 +194,7 @@ fn say_end(guest: &Guest, why: &str) {
     );
     board.paging.say();
     board.tell_pace();
+    board.outside.to_wire.tell();
     let rows = guest.vcpu.counts().iter().zip(guest.vcpu.cycles()).enumerate();
     for (number, (count, cycles)) in rows.filter(|(_, (count, _))| **count != 0) {
         let reason = vmx::exit::reason_name(number as u16);

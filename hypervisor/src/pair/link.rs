@@ -491,8 +491,25 @@ impl Link {
         }
     }
 
+    /// Has the log leave before anything else is done, as far as the channel and the card have room; [`serve`](Self::serve) is to
+    /// follow when something comes. At which tick the card was told, if all of it left.
+    pub fn hurry(&mut self, ends: &mut Ends<'_>) -> Option<u64> {
+        let now = time::now_ns();
+        self.note_positions(ends);
+        self.fill(now, ends);
+        let on_wire = self.wire.hurry(now);
+        self.set_alarm(now, ends);
+        on_wire
+    }
+
     /// Gives the channel what it has to carry, and sends.
     fn send(&mut self, now: u64, ends: &mut Ends<'_>) {
+        self.fill(now, ends);
+        self.wire.send(now);
+    }
+
+    /// Gives the channel what it has to carry.
+    fn fill(&mut self, now: u64, ends: &mut Ends<'_>) {
         if let Some(journal) = &mut ends.journal {
             let position = journal.bytes().0;
             self.step(Event::Sent(position), now, &mut Ends::nothing());
@@ -517,7 +534,6 @@ impl Link {
                 (self.told, self.told_at) = (ack, now);
             }
         }
-        self.wire.send(now);
     }
 
     /// Gives the log to the channel, from where the backup has it on.

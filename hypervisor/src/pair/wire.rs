@@ -186,6 +186,27 @@ impl Wire {
         }
     }
 
+    /// Sends what the channel has to send to the peer, and nothing else; what has arrived stays where it is. At which tick of the
+    /// time-stamp counter the card was told, if all of it left.
+    pub fn hurry(&mut self, now: u64) -> Option<u64> {
+        let line = self.channel.peer_place()?;
+        let frames = self.stack.sent_frames();
+        loop {
+            let room = self.stack.room(line).min(PIECE);
+            let count = self.channel.pull(line, &mut self.piece[..room]);
+            if count == 0 {
+                break;
+            }
+            self.stack.send(line, &self.piece[..count]);
+        }
+        self.stack.push(now);
+        let told = cpu::tsc();
+        self.due = self.stack.due(now);
+        self.want_events();
+        let all = self.channel.waiting() == 0 && self.stack.sent_frames() != frames;
+        all.then_some(told)
+    }
+
     /// Closes the channel for good; what was given to it before is still delivered.
     pub fn close(&mut self) {
         if !core::mem::replace(&mut self.closed, true) {
@@ -217,6 +238,11 @@ impl Wire {
         let busy = events != NetEvents::NONE || self.stack.received_frames() != before;
         let more = self.due.is_some_and(|due| due <= now);
         self.service.polled(busy, more);
+        self.want_events();
+    }
+
+    /// Has the card interrupt for what is waited for.
+    fn want_events(&mut self) {
         let wanted = NetEvents { received: true, sent: self.stack.waits_for_card(), link: true };
         if wanted != self.wanted {
             self.wanted = wanted;
