@@ -4,7 +4,7 @@
 use crate::arch::idt::{self, Frame};
 use crate::arch::vmenter::Registers;
 use crate::arch::vmx as processor;
-use crate::vmm::{control_registers, debug_registers};
+use crate::vmm::{control_registers, debug_registers, setup};
 use core::fmt;
 use machine::emulate::Text;
 use vmx::errors::VmFail;
@@ -59,10 +59,13 @@ pub fn is_synchronous(on: &Active<'_>, exit: &Exit) -> bool {
         | Exit::EntryFailure(_) => false,
         // Loads of CR3 exit only where the host wants to know of them.
         Exit::ControlRegister(access) => !matches!(access, CrAccess::Write { register: 3, .. }),
-        // Page faults exit only where some of them are the host's; NMIs are.
+        // Faults exit only where some of them are the host's, or it looks closely; NMIs are.
         Exit::Exception(exception) => match exception.event.kind {
             EventKind::Nmi => false,
-            _ => exception.event.vector != 14 && !on.is_own_breakpoint(exception),
+            _ => {
+                setup::INTERCEPTED & 1 << (exception.event.vector & 31) != 0
+                    && !on.is_own_breakpoint(exception)
+            }
         },
         _ => true,
     }

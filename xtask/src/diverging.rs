@@ -31,6 +31,7 @@ pub const ALL: &[Diverging] = &[
     alone("strings", "replay_strings", "part=plain"),
     alone("string-faults", "replay_strings", "part=faulting"),
     alone("string-ports", "replay_strings", "part=ports"),
+    alone("long-strings", "replay_strings", "part=heavy"),
     alone("halts", "replay_flags", "part=halts"),
     alone("dances", "replay_flags", "part=dances"),
     alone("nmis", "replay_flags", "part=nmis"),

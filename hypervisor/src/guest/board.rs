@@ -112,7 +112,8 @@ pub struct Board {
     /// An access has found the alarm's time past. The preemption timer stands still while exits are handled, so a guest that
     /// does little else but exit would get its interrupts late.
     pub late: bool,
-    /// The guest is on its way out of a repeated instruction, for which it has until then: nanoseconds of the host.
+    /// The guest is on its way out of a repeated instruction, see [`Board::leave_repeated`], for which it has until then:
+    /// nanoseconds of the host.
     pub leaves_rep: Option<u64>,
     /// The other host of the pair, if there is one.
     pub pair: Option<Box<Link>>,
@@ -280,7 +281,7 @@ impl Board {
     }
 
     /// Sets the preemption timer: nanoseconds from now on.
-    fn set_timer(&mut self, on: &mut Active<'_>, ahead: u64) {
+    pub fn set_timer(&mut self, on: &mut Active<'_>, ahead: u64) {
         let ahead = self.variation.as_mut().map_or(ahead, |variation| variation.timer(ahead));
         // At most LOOK_PERIOD and its slack, at any frequency below 1000 GHz.
         let ticks = ((u128::from(ahead) * u128::from(self.ticks)) >> 32) as u64;
@@ -437,6 +438,7 @@ impl Machine for Board {
     #[inline]
     fn exited(&mut self, on: &mut Active<'_>, exit: &Exit) {
         self.cause = ExitCause::Other;
+        self.end_iterating(on);
         self.end_step(on);
         if vcpu::is_synchronous(on, exit) {
             if matches!(exit, Exit::Hlt) && core::mem::take(&mut self.halt_again) {

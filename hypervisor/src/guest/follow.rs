@@ -5,6 +5,7 @@ use super::board::{Board, reason};
 use super::feed::ahead;
 use super::operator::Desk;
 use super::pairing::Awaited;
+use super::repeats::Iterating;
 use super::replaying::Ended;
 use super::tape::Tape;
 use crate::vcpu::{Active, Stop, Verdict};
@@ -17,10 +18,10 @@ use replay::replayer::{Moment, Order, Run};
 use vmx::fields::{self, VmcsRead};
 
 /// DR7: DR0 enabled globally, as an instruction breakpoint; bit 10 is always one.
-const DR7_FIRST: u64 = 1 << 10 | 2;
+pub const DR7_FIRST: u64 = 1 << 10 | 2;
 
 /// Any of the four breakpoints is enabled in DR7.
-const DR7_ENABLES: u64 = 0xFF;
+pub const DR7_ENABLES: u64 = 0xFF;
 
 /// An armed overflow stays as it is while no more instructions than these were completed by software since: each makes it come
 /// later by one, and margins have that much room.
@@ -45,7 +46,9 @@ pub struct Gear {
     /// The guest exits after each instruction.
     steps: bool,
     /// There is a breakpoint.
-    breakpoint: bool,
+    pub breakpoint: bool,
+    /// It runs through some iterations of a repeated instruction.
+    pub iterating: Option<Iterating>,
 }
 
 impl Gear {
@@ -100,10 +103,13 @@ impl Board {
     /// The next entry lies between two synchronous exits: lands on it, or says how to go on.
     fn approach(&mut self, on: &mut Active<'_>) -> Verdict {
         loop {
+            // The guest was not entered with what was set up last.
+            self.end_iterating(on);
             if !self.apply_due(on, Moment::Between) {
                 return Verdict::Stop(Stop::Named(reason::REPLAY));
             }
             if let Some(verdict) = self.stop_verdict() {
+                self.end_iterating(on);
                 return verdict;
             }
             if !self.changed {
@@ -178,7 +184,8 @@ impl Board {
 
     /// Applies an entry of a file: its frame is put together from what it was rebuilt of. False: the replay ends with it.
     fn act_from_file(&mut self, on: &mut Active<'_>, entry: &Entry<'_>) -> bool {
-        let (Event::Frame { device, frame }, Tape::Replaying(replaying)) = (entry.event, &mut self.tape) else {
+        let (Event::Frame { device, frame }, Tape::Replaying(replaying)) = (entry.event, &mut self.tape)
+        else {
             return self.act(on, entry);
         };
         let mut memory = core::mem::take(&mut replaying.frame);
@@ -315,8 +322,28 @@ impl Board {
                 (Some(guard), Some((rip, resume)), false)
             }
             Run::Landing(Action::RunBriefly { cycles }) => (None, None, !self.run_briefly(on, cycles)),
+            Run::Landing(Action::Iterate { iterations }) => return self.iterate_or_step(on, iterations),
             Run::Landing(_) => (None, None, true),
         };
+        self.enter_with(on, overflow, breakpoint, step);
+    }
+
+    /// Sets the processor up for so many iterations of a repeated instruction, or for one.
+    fn iterate_or_step(&mut self, on: &mut Active<'_>, iterations: u64) {
+        // Nothing of the last run's is to stay.
+        self.enter_with(on, None, None, false);
+        if !self.iterate(on, iterations) {
+            self.enter_with(on, None, None, true);
+        }
+    }
+
+    fn enter_with(
+        &mut self,
+        on: &mut Active<'_>,
+        overflow: Option<u64>,
+        breakpoint: Option<(u64, bool)>,
+        step: bool,
+    ) {
         self.arm(on, overflow);
         if core::mem::replace(&mut self.gear.steps, step) != step {
             on.trap_instructions(step);
@@ -338,7 +365,7 @@ impl Board {
         let emulated = on.emulated();
         let same = match (self.gear.armed, at) {
             (None, None) => true,
-            (Some((armed, since)), Some(at)) => armed == at && emulated - since <= DRIFT,
+            (Some((armed, since)), Some(at)) => armed == at && emulated.wrapping_sub(since) <= DRIFT,
             _ => false,
         };
         if !same {

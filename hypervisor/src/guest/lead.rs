@@ -22,9 +22,9 @@ const AFTER_DELIVERY: u32 = 1000;
 /// How long the clock's correction waits for something that is due, nanoseconds.
 const LONE_CORRECTION: u64 = 16_000_000;
 
-/// How long something that has come waits for the end of a repeated instruction, nanoseconds. Long: a replay would have to step
-/// through every repeated instruction that is a little before the place, and they may have a million iterations.
-const REP_PATIENCE: u64 = 1_000_000_000;
+/// How long something that has come waits for the end of a repeated instruction, nanoseconds: behind it is the better place, where a
+/// replay has a breakpoint to land by. In the midst of it the replay steps through what it arms its overflow interrupt early by.
+const PATIENCE: u64 = 1_000_000;
 
 impl Board {
     /// The primary's part before an entry. `exit`: the last exit was a synchronous one.
@@ -53,7 +53,8 @@ impl Board {
     #[cold]
     fn do_host_work(&mut self, on: &mut Active<'_>, exit: bool) {
         self.look_at_pair();
-        if matches!(self.tape, Tape::Recording(_)) && !self.stands_well(on, exit) {
+        let left_behind = self.end_leaving(on);
+        if matches!(self.tape, Tape::Recording(_)) && !self.stands_well(on, exit, left_behind) {
             self.host_exit = true;
             return;
         }
@@ -76,12 +77,9 @@ impl Board {
         }
     }
 
-    /// Whether the guest is where something can be recorded. If not, it will exit soon.
-    fn stands_well(&mut self, on: &mut Active<'_>, exit: bool) -> bool {
-        let left_behind = core::mem::take(&mut self.leaves_rep);
-        if left_behind.is_some() {
-            self.time.arm(None);
-        }
+    /// Whether the guest is where something can be recorded. If not, it will exit soon. `left_behind`: until when it is to wait for
+    /// a repeated instruction's end, if it does.
+    fn stands_well(&mut self, on: &mut Active<'_>, exit: bool, left_behind: Option<u64>) -> bool {
         if exit {
             return true;
         }
@@ -100,16 +98,15 @@ impl Board {
         if !on.repeats() && !unfinished {
             return true;
         }
-        // Within a REP; its end is the better place: on the way to this one, a replay would have to step.
+        // Within a REP, its end is the better place.
         let now = time::now_ns();
-        let until = left_behind.unwrap_or(now + REP_PATIENCE);
+        let until = left_behind.unwrap_or(now + PATIENCE);
         // Where a bit was set for an instruction that is not through, there is no choice.
         if now >= until && !unfinished {
             return true;
         }
         self.leaves_rep = Some(until);
-        self.time.arm(Some(1));
-        self.set_watchdog(on);
+        self.leave_repeated(on, until.saturating_sub(now));
         false
     }
 

@@ -24,6 +24,7 @@ mod pace;
 pub mod paging;
 mod pairing;
 mod recording;
+mod repeats;
 mod replaying;
 mod run;
 mod spurious;

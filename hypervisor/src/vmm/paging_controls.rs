@@ -20,6 +20,8 @@ const WATCHED_CR4: u64 = cr4::PAE | cr4::PSE | cr4::PGE | cr4::SMEP;
 
 /// Bit of the exception bitmap: page faults.
 const PAGE_FAULT: u32 = 1 << 14;
+/// Others of string instructions that do not exit anyway: #SS, #GP.
+const STRING_FAULTS: u32 = 1 << 12 | 1 << 13;
 
 impl Active<'_> {
     /// Has everything exit that changes which paging structures the guest uses (or no longer): loads of CR3 but those of the
@@ -47,6 +49,14 @@ impl Active<'_> {
         let code = if on { MISSING_IS_CLEAR } else { 0 };
         vmcs.write(fields::PAGE_FAULT_ERROR_MASK, code);
         vmcs.write(fields::PAGE_FAULT_ERROR_MATCH, code);
+    }
+
+    /// Has every fault exit that a string instruction can have, before it is delivered, until [`Active::watch_page_faults`].
+    pub fn watch_faults(&mut self) {
+        let vmcs = self.vmcs_mut();
+        vmcs.write(fields::EXCEPTION_BITMAP, setup::INTERCEPTED | PAGE_FAULT | STRING_FAULTS);
+        vmcs.write(fields::PAGE_FAULT_ERROR_MASK, 0);
+        vmcs.write(fields::PAGE_FAULT_ERROR_MATCH, 0);
     }
 
     /// How many values of CR3 can be loaded without an exit.

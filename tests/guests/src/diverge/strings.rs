@@ -154,6 +154,29 @@ pub fn long() -> u64 {
     result
 }
 
+/// Each with its iterations: together they take many times as long as a host waits for their ends.
+const HEAVY: [(Leaf, u64); 5] = [
+    (rep_stosb, 1 << 20),
+    (rep_movsb, 300_000),
+    (rep_stosq, 100_000),
+    (repe_scasb, 200_000),
+    (rep_movsq, 50_000),
+];
+
+/// Strings of a million iterations, one after the other with a handful of instructions between them: whatever comes, comes in one.
+pub fn heavy() -> u64 {
+    let at = tables::gigabyte(tables::current());
+    let mut result = trail::SEED;
+    for round in 0..super::rounds(40) {
+        for (leaf, count) in HEAVY {
+            let mut io: Operands = [0x5a, 0, count + round, 0, at + 7 * round, at + 0x10_0003, 0, 0, 0, 0];
+            leaf(io.as_mut_ptr());
+            result = io[..6].iter().fold(result, |hash, &word| trail::mix(hash, word));
+        }
+    }
+    result
+}
+
 breakable!(outs, "rep outsb");
 breakable!(ins, "mov rdi, rsi", "rep insb", "mov rsi, rdi");
 
