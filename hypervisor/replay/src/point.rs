@@ -64,16 +64,41 @@ impl Registers {
         self.general[1]
     }
 
-    /// The hash: multiply and fold per word, so that no register's value cancels another's.
+    /// The hash: a product per pair of registers, each register with a number of its own, so that no value cancels another's.
     #[must_use]
     pub fn hash(&self) -> RegistersHash {
-        let words = self.general.iter().copied().chain([self.rip, self.rflags & !RFLAGS_RF]);
-        RegistersHash(words.fold(0x243F_6A88_85A3_08D3, |hash, word| {
-            let wide = u128::from(hash ^ word) * u128::from(0x9E37_79B9_7F4A_7C15_u64);
-            ((wide as u64) ^ ((wide >> 64) as u64)).rotate_left(23).wrapping_add(word)
-        }))
+        let pair = |hash: u64, index: usize, one: u64, other: u64| {
+            let wide = u128::from(one ^ MASKS[index]) * u128::from(other ^ MASKS[index + 1]);
+            hash.rotate_left(23) ^ (wide as u64) ^ ((wide >> 64) as u64)
+        };
+        let (pairs, _) = self.general.as_chunks::<2>();
+        let general = (0..).step_by(2).zip(pairs);
+        let hash = general.fold(0, |hash, (index, [one, other])| pair(hash, index, *one, *other));
+        RegistersHash(pair(hash, 16, self.rip, self.rflags & !RFLAGS_RF))
     }
 }
+
+/// A number for each register of the hash: digits of pi's fraction in base 16, no secret and no register's usual value.
+const MASKS: [u64; 18] = [
+    0x243F_6A88_85A3_08D3,
+    0x1319_8A2E_0370_7344,
+    0xA409_3822_299F_31D0,
+    0x082E_FA98_EC4E_6C89,
+    0x4528_21E6_38D0_1377,
+    0xBE54_66CF_34E9_0C6C,
+    0xC0AC_29B7_C97C_50DD,
+    0x3F84_D5B5_B547_0917,
+    0x9216_D5D9_8979_FB1B,
+    0xD131_0BA6_98DF_B5AC,
+    0x2FFD_72DB_D01A_DFB7,
+    0xB8E1_AFED_6A26_7E96,
+    0xBA7C_9045_F12C_7F99,
+    0x24A1_9947_B391_6CF7,
+    0x0801_F2E2_858E_FC16,
+    0x6369_20D8_7157_4E69,
+    0xA458_FEA3_F493_3D7E,
+    0x0D95_748F_728E_B658,
+];
 
 #[cfg(test)]
 mod tests {

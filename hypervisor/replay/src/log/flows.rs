@@ -594,6 +594,19 @@ impl<'f> Plan<'f> {
         self.form == 0
     }
 
+    fn write_runs(&self, out: &mut Out<'_>) -> Result<(), NoRoom> {
+        let (real, head) = (&self.flow.head, self.flow.shape.head());
+        let mut at = 0;
+        let mut runs = runs(&self.base.head[..head], &real[..head]).peekable();
+        while let Some((begin, end)) = runs.next() {
+            let more = if runs.peek().is_some() { MORE } else { 0 };
+            out.byte((begin - at) as u8 | more)?;
+            out.string(&real[begin..end])?;
+            at = end;
+        }
+        Ok(())
+    }
+
     /// What is before the tail, behind the form.
     fn write(&self, out: &mut Out<'_>) -> Result<(), NoRoom> {
         let (shape, real) = (self.flow.shape, &self.flow.head);
@@ -605,13 +618,8 @@ impl<'f> Plan<'f> {
             let tail = self.tail[0].len() + self.tail[1].len();
             out.varint((shape.head() + tail) as u64)?;
         }
-        let mut at = 0;
-        let mut runs = runs(&self.base.head[..shape.head()], &real[..shape.head()]).peekable();
-        while let Some((begin, end)) = runs.next() {
-            let more = if runs.peek().is_some() { MORE } else { 0 };
-            out.byte((begin - at) as u8 | more)?;
-            out.string(&real[begin..end])?;
-            at = end;
+        if self.noted.mask & field::REST != 0 {
+            self.write_runs(out)?;
         }
         for (flag, place) in
             [(form::HEADER_SUM, shape.header_sum()), (form::SEGMENT_SUM, shape.segment_sum())]
