@@ -51,7 +51,7 @@ pub fn items<'l>(log: &Log<'l>) -> impl Iterator<Item = Item<'l>> + use<'l> {
 }
 
 /// The kinds of events, by the names that people use.
-pub const KINDS: [&str; 14] = [
+pub const KINDS: [&str; 15] = [
     "look",
     "correction",
     "wake",
@@ -63,6 +63,7 @@ pub const KINDS: [&str; 14] = [
     "link",
     "power-button",
     "reset",
+    "output",
     "hash",
     "checkpoint",
     "end",
