@@ -207,11 +207,15 @@ impl<N: NetDevice> Stack<N> {
         if looks == BUDGET || flooded { Some(now) } else { self.next(now, at) }
     }
 
-    /// Sends what there is to send and room for, and takes nothing in: [`poll`](Self::poll) is still to be called when something
-    /// arrives, or is [`due`](Self::due).
-    pub fn push(&mut self, now: u64) {
+    /// Sends a frame for each line that has something to send, as far as there is room, and takes nothing in. Whether it has sent any:
+    /// then there may be more. [`poll`](Self::poll) is still to be called when something arrives, or is [`due`](Self::due).
+    pub fn push(&mut self, now: u64) -> bool {
         let at = self.instant(now);
-        self.send_frames(at);
+        let before = self.card.sent();
+        if self.card.flush() {
+            self.interface.poll_egress(at, &mut self.card, &mut self.sockets);
+        }
+        self.card.sent() != before
     }
 
     /// When [`poll`](Self::poll) is to be called next if nothing arrives before.
@@ -314,11 +318,6 @@ impl<N: NetDevice> Stack<N> {
     /// Whether a frame waits for room on the card: then [`poll`](Self::poll) is to be called when the card has sent some.
     pub const fn waits_for_card(&self) -> bool {
         self.card.is_full()
-    }
-
-    /// Frames that the card has taken so far.
-    pub const fn sent_frames(&self) -> u64 {
-        self.card.sent()
     }
 
     /// Frames that were looked at so far.

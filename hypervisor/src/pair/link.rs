@@ -496,8 +496,16 @@ impl Link {
     pub fn hurry(&mut self, ends: &mut Ends<'_>) -> Option<u64> {
         let now = time::now_ns();
         self.note_positions(ends);
-        self.fill(now, ends);
+        if self.paused.is_some() {
+            // That is told before any more of the log.
+            self.send(now, ends);
+            self.set_alarm(now, ends);
+            return None;
+        }
+        let journal = ends.journal.as_deref_mut()?;
+        self.send_log(journal);
         let on_wire = self.wire.hurry(now);
+        self.step(Event::Sent(self.positions.sent), now, &mut Ends::nothing());
         self.set_alarm(now, ends);
         on_wire
     }

@@ -190,7 +190,6 @@ impl Wire {
     /// time-stamp counter the card was told, if all of it left.
     pub fn hurry(&mut self, now: u64) -> Option<u64> {
         let line = self.channel.peer_place()?;
-        let frames = self.stack.sent_frames();
         loop {
             let room = self.stack.room(line).min(PIECE);
             let count = self.channel.pull(line, &mut self.piece[..room]);
@@ -199,12 +198,13 @@ impl Wire {
             }
             self.stack.send(line, &self.piece[..count]);
         }
-        self.stack.push(now);
-        let told = cpu::tsc();
+        let mut told = None;
+        while self.stack.push(now) {
+            told = Some(cpu::tsc());
+        }
         self.due = self.stack.due(now);
         self.want_events();
-        let all = self.channel.waiting() == 0 && self.stack.sent_frames() != frames;
-        all.then_some(told)
+        told.filter(|_| self.channel.waiting() == 0)
     }
 
     /// Closes the channel for good; what was given to it before is still delivered.
