@@ -183,7 +183,13 @@ impl World {
         if matters {
             tracker.after_change(page, index, new, machine);
         }
-        tracker.outdate(page, index, old, new, machine);
+        match tracker.leaf(page) {
+            Some(base) => {
+                assert!(!matters);
+                tracker.outdate_leaf(base, index, old, new, machine);
+            }
+            None => tracker.outdate(page, index, old, new, machine),
+        }
         tracker.consider_opening(page, index, u64::from(page) * 64, machine);
     }
 

@@ -3,7 +3,7 @@
 use core::arch::asm;
 use raw_cpuid::CpuId;
 use replay::digest::PageSum;
-use replay::digest::memory::PAGE;
+use replay::digest::memory::{PAGE, may_be_table};
 
 /// How this processor computes sums of pages.
 #[derive(Clone, Copy, Debug)]
@@ -17,13 +17,13 @@ impl Summer {
         Self { by_instruction: CpuId::new().get_feature_info().is_some_and(|features| features.has_sse42()) }
     }
 
-    /// The sum of a page. `masked`: accessed bits are left out, see [`replay::digest::Memory::new`]. About 1,150 instructions,
-    /// masked 1,300 (all zeros) to 4,000.
+    /// The sum of a page. `masked`: accessed bits of tables are left out, see [`replay::digest::Memory::new`]. About 1,150
+    /// instructions, masked 1,400 (all zeros) to 4,000 for what may be a table.
     pub fn sum(self, page: &[u8; PAGE], masked: bool) -> PageSum {
         match (self.by_instruction, masked) {
             (false, _) => PageSum::of(page, masked),
-            (true, false) => plain(page),
-            (true, true) => without_accessed_bits(page),
+            (true, true) if may_be_table(page) => without_accessed_bits(page),
+            (true, _) => plain(page),
         }
     }
 }

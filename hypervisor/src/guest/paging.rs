@@ -525,6 +525,10 @@ fn change_entry(tracker: &mut Tracker<Words>, hand: &mut Hand<'_, '_>, page: u32
     if old == new {
         return;
     }
+    if let Some(base) = tracker.leaf(page) {
+        put(hand.vm, page as usize, index * size, size, new);
+        return tracker.outdate_leaf(base, index, old, new, hand);
+    }
     let matters = tracker.matters(page, old, new);
     if matters {
         tracker.before_change(page, old, hand);

@@ -130,6 +130,10 @@ struct Root {
     used: u64,
 }
 
+/// Where a table of level 1 begins, in what [`Info::base`] counts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeafBase(u32);
+
 /// A page that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Opened {
@@ -363,11 +367,36 @@ impl<S: Store> Tracker<S> {
         }
         let info = self.info(page);
         if info.level() == Some(1) && info.base != SEVERAL {
-            let linear = self.linear_of(info.base) + ((index as u64) << 12);
-            guard.flush(Some(self.canonical(linear)));
+            guard.flush(Some(self.linear_at(info.base, index)));
         } else {
             guard.flush(None);
         }
+    }
+
+    /// The base of a table of level 1 alone, of which an entry leads to no other table: changing one takes no more than
+    /// [`Tracker::outdate_leaf`].
+    #[inline]
+    pub fn leaf(&self, page: u32) -> Option<LeafBase> {
+        let at = page as usize * Self::WORDS;
+        let &[low, middle, high] = self.store.words().get(at..)?.first_chunk()?;
+        // The references of levels 1 and 2, of 3, of 4: see `Info::unpack`.
+        let others = low >> 32 | middle & 0xffff_ffff | high >> 32 & 0xffff;
+        (low != 0 && others == 0).then_some(LeafBase(high as u32))
+    }
+
+    /// As [`Tracker::outdate`], for an entry of such a table.
+    #[inline]
+    pub fn outdate_leaf(&self, base: LeafBase, index: usize, old: u64, new: u64, guard: &mut impl Guard) {
+        if Format::outdates(old, new) {
+            let LeafBase(base) = base;
+            guard.flush((base != SEVERAL).then(|| self.linear_at(base, index)));
+        }
+    }
+
+    /// The linear address that entry `index` of a table of level 1 maps.
+    #[inline]
+    fn linear_at(&self, base: u32, index: usize) -> u64 {
+        self.canonical(self.linear_of(base) + ((index as u64) << 12))
     }
 
     /// After an emulated write to entry `index` at a place in the guest's code that `place` stands for: a page that is written to again and again is opened,

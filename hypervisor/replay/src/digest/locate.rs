@@ -1,7 +1,9 @@
 //! Which page it is that differs, and which word: found from the recorded sums alone.
 
 use super::findings::{Finding, Findings};
-use super::memory::{BUCKETS, Memory, PAGE, PageSum, Sum, counted, crc, crc_before_zeros, place};
+use super::memory::{
+    BUCKETS, Memory, PAGE, PageSum, Sum, counted, crc, crc_before_zeros, may_be_table, place,
+};
 
 /// Adds what differs in memory to the findings. `contents` is asked for the pages that are looked at; they are as the sums
 /// say.
@@ -33,7 +35,9 @@ pub fn pages<'p>(
 
 /// The word that makes the difference, if one alone does: its offset in the page, what was recorded, and what is there.
 fn word(memory: &Memory, page: &[u8], difference: u128) -> Option<(u16, u64, u64)> {
-    let found = PageSum::of(page, memory.masked());
+    // If the word makes the difference between a table and none, the sums are none of the same words, and no word fits.
+    let masked = memory.masked() && may_be_table(page);
+    let found = PageSum::of(page, masked);
     let (recorded_crc, recorded_sum) = found.less(difference).parts()?;
     let (found_crc, found_sum) = found.parts()?;
     let change = found_sum.wrapping_sub(recorded_sum);
@@ -43,9 +47,9 @@ fn word(memory: &Memory, page: &[u8], difference: u128) -> Option<(u16, u64, u64
     let mut wanted = found_crc ^ recorded_crc;
     let mut fitting = words.iter().enumerate().rev().filter_map(|(index, word)| {
         let found = u64::from_le_bytes(*word);
-        let here = counted(found, memory.masked());
+        let here = counted(found, masked);
         let before = here.wrapping_sub(change);
-        let fits = crc(0, here ^ before) == wanted && counted(before, memory.masked()) == before;
+        let fits = crc(0, here ^ before) == wanted && counted(before, masked) == before;
         wanted = crc_before_zeros(wanted);
         (fits && before != here).then_some(((index * 8) as u16, before, found))
     });

@@ -76,6 +76,7 @@ impl PageSum {
     /// Computed by software, byte by byte. `masked`: see [`Memory::new`].
     #[must_use]
     pub fn of(page: &[u8], masked: bool) -> Self {
+        let masked = masked && may_be_table(page);
         let (words, _) = page.as_chunks::<8>();
         let (crc, sum) = words.iter().fold((0, 0_u64), |(before, sum), word| {
             let word = counted(u64::from_le_bytes(*word), masked);
@@ -99,7 +100,23 @@ impl PageSum {
     }
 }
 
-/// A word as it counts.
+/// Whether a page may be a paging structure with entries of 8 bytes. Some of its words are looked at: a table's entries are not
+/// present, or lead to addresses below 1 TByte. So that a page is not taken for a table now and for data then, the accessed bits do not
+/// count here either.
+#[inline]
+#[must_use]
+pub fn may_be_table(page: &[u8]) -> bool {
+    /// One word in so many is looked at; odd, so that structures of a size that is a power of 2 are not met at the same place.
+    const STRIDE: usize = 31;
+    const ELSEWHERE: u64 = 0x000f_ff00_0000_0000;
+    let (words, _) = page.as_chunks::<8>();
+    words.iter().step_by(STRIDE).all(|word| {
+        let word = u64::from_le_bytes(*word);
+        word & PRESENT == 0 || word & ELSEWHERE == 0
+    })
+}
+
+/// A word of a page that may be a table, as it counts, if `masked`; of any other page: not `masked`.
 pub(super) const fn counted(word: u64, masked: bool) -> u64 {
     if masked { word & !((word & PRESENT) << ACCESSED_BIT) } else { word }
 }
@@ -153,8 +170,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A memory of zeros. `masked`: bit 5 of words whose bit 0 is set is left out, which in an entry of a page table is the
-    /// accessed bit.
+    /// A memory of zeros. `masked`: in pages that may be paging structures ([`may_be_table`]), bit 5 of words whose bit 0 is set
+    /// is left out, which in an entry is the accessed bit.
     #[must_use]
     pub const fn new(shape: Shape, masked: bool) -> Self {
         Self { shape, masked, sums: [Sum::ZERO; BUCKETS] }
