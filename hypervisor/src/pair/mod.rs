@@ -4,6 +4,7 @@
 //! while the guest waits for its log; it does all that is due, and tells the guest's side what changes for it.
 
 mod beats;
+mod generation;
 mod identity;
 mod link;
 mod open;

@@ -1,10 +1,11 @@
 //! Makes the link from the configuration: keys, cards, arbiter.
 
 use super::beats::Beats;
+use super::generation;
 use super::identity::Identity;
 use super::link::{Link, Parts};
 use super::sealing;
-use super::wire::Wire;
+use super::wire::Card;
 use crate::arch::{cpu, time};
 use crate::machine_line;
 use crate::network::service::OpenError;
@@ -21,9 +22,6 @@ use hal::MacAddress;
 use machine::cpu::Profile;
 use replay::log::header::Modules;
 use vm_config::Arbiter;
-
-/// The first generation. Redundancy that is restored will have the next one.
-const GENERATION: u64 = 1;
 
 /// Nanoseconds in a millisecond.
 const MILLISECOND: u64 = 1_000_000;
@@ -79,7 +77,17 @@ pub fn open(request: &Request<'_>) -> Result<Box<Link>, Refused> {
     let Request { pair, .. } = request;
     let side = request.side.ok_or(Refused::NoSide)?;
     let own = Incarnation(cpu::random());
-    let keys = Keys::new(&pair.key.0, &pair.name, GENERATION);
+    let Arbiter::LockServer { ip, port } = pair.arbiter;
+    let mut arbiter = Client::new(lock::Settings {
+        vm: VmId::of(&pair.name),
+        side,
+        nonce: own,
+        again_ns: lock::Settings::AGAIN_NS,
+        give_up_ns: lock::Settings::GIVE_UP_NS,
+    });
+    let mut card = Card::open(pair, side).map_err(Refused::Card)?;
+    let generation = generation::next(&mut card, &mut arbiter, (ip, port), side);
+    let keys = Keys::new(&pair.key.0, &pair.name, generation);
     let identity = Identity::new(request.profile, request.config, request.modules);
     let settings = ChannelSettings {
         role: if side == Side::A { End::Responder } else { End::Initiator },
@@ -89,20 +97,12 @@ pub fn open(request: &Request<'_>) -> Result<Box<Link>, Refused> {
         facts: identity.facts(),
     };
     let channel = Channel::new(&settings, random).map_err(Refused::Facts)?;
-    let wire = Wire::open(pair, side, channel).map_err(Refused::Card)?;
+    let wire = card.with(channel);
     let beats = Beats::new(pair, keys, side, own, request.guest_card);
-    let Arbiter::LockServer { ip, port } = pair.arbiter;
-    let arbiter = Client::new(lock::Settings {
-        vm: VmId::of(&pair.name),
-        side,
-        nonce: own,
-        again_ns: lock::Settings::AGAIN_NS,
-        give_up_ns: lock::Settings::GIVE_UP_NS,
-    });
     let role = if pair.first as usize == side.index() { Role::Primary } else { Role::Backup };
     let settings = Settings {
         role,
-        generation: GENERATION,
+        generation,
         paths: [true, beats.has_guest_path()],
         heartbeat_ns: u64::from(pair.heartbeat) * MILLISECOND,
         timeout_ns: u64::from(pair.timeout) * MILLISECOND,

@@ -62,13 +62,20 @@ enum End {
     Connects(Peer),
 }
 
-impl Wire {
-    /// Starts the card and awaits the peer there. Allocates all that it will need; on the boot processor, before the pools
-    /// are closed.
+/// The logging card before the channel is made: datagrams come and go, connections do not.
+pub struct Card {
+    /// The card and its protocols.
+    pub stack: Stack<Nic>,
+    service: Service,
+    end: End,
+}
+
+impl Card {
+    /// Starts the card. Allocates all that it will need; on the boot processor, before the pools are closed.
     ///
     /// # Errors
     /// The card cannot be used.
-    pub fn open(pair: &Pair, side: Side, channel: Channel) -> Result<Self, OpenError> {
+    pub fn open(pair: &Pair, side: Side) -> Result<Self, OpenError> {
         let [own, peer] = [side, side.other()].map(|side| pair.hosts[side.index()]);
         let (mut nic, service) = Service::open(&own.log_card, duties::LOG, Alarm::Log)?;
         nic.set_filter(Filter::default());
@@ -76,7 +83,10 @@ impl Wire {
             address: own.log_address.ip,
             prefix: own.log_address.prefix,
             seed: cpu::random(),
-            lines: channel.places(),
+            lines: match side {
+                Side::A => PLACES,
+                Side::B => 1,
+            },
             send_bytes: SEND_BYTES,
             receive_bytes: RECEIVE_BYTES,
             patience_ms: PATIENCE_MS,
@@ -84,13 +94,26 @@ impl Wire {
             only: Some(peer.log_address.ip),
             datagrams: Some(pair.beat_port),
         };
-        let mut stack = Stack::new(nic, &settings);
+        let stack = Stack::new(nic, &settings);
         let end = match side {
             Side::A => End::Listens(own.log_port),
             Side::B => End::Connects((peer.log_address.ip, peer.log_port)),
         };
+        Ok(Self { stack, service, end })
+    }
+
+    /// Lets card and stack do what there is to do.
+    pub fn poll(&mut self, now: u64) {
+        self.stack.card().take_events();
+        self.stack.poll(now);
+        self.service.polled(true, false);
+    }
+
+    /// Awaits the peer there.
+    pub fn with(self, channel: Channel) -> Wire {
+        let Self { mut stack, service, end } = self;
         (0..stack.lines()).for_each(|line| end.begin(&mut stack, line));
-        Ok(Self {
+        Wire {
             stack,
             service,
             channel,
@@ -101,9 +124,11 @@ impl Wire {
             wanted: NetEvents::NONE,
             due: None,
             piece: vec![0; PIECE].into_boxed_slice(),
-        })
+        }
     }
+}
 
+impl Wire {
     /// Gives what has arrived by the last poll to `take` in its order, as long as `ready` says that it can have another piece of
     /// the log.
     pub fn receive(

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, ensure};
+use ft::arbiter::record::{Record, Standing, VmId};
+use ft::keys::Incarnation;
+use ft::side::Side;
 use vm_config::HostName;
 
 use super::machine_args::MachineArgs;
@@ -91,6 +94,9 @@ pub struct Args {
     /// So many of the arbiter's first answers are lost, though it has done what it was asked
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Pair")]
     arbiter_unsaid: u32,
+    /// The arbiter's record is from before: a host has consumed this generation: b:1
+    #[arg(long, value_name = "HOST:GENERATION", value_parser = slow, help_heading = "Pair")]
+    arbiter_knows: Option<(HostName, u64)>,
     /// There is no arbiter
     #[arg(long, help_heading = "Pair")]
     arbiter_dead: bool,
@@ -152,7 +158,8 @@ impl Args {
         });
         let address = self.machine.address.octets();
         let ping = self.ping.map(|every| PingConfig { to: address, every, ..PingConfig::default() });
-        let slow = HostName::ALL.map(|host| self.slow.filter(|(slow, _)| *slow == host).map_or(1, |(_, by)| by));
+        let slow =
+            HostName::ALL.map(|host| self.slow.filter(|(slow, _)| *slow == host).map_or(1, |(_, by)| by));
         Ok(PairOptions {
             slow,
             typed: self.typed.clone(),
@@ -170,10 +177,20 @@ impl Args {
                 unsaid: self.arbiter_unsaid,
                 dead: self.arbiter_dead,
                 tells: self.say,
+                knows: self.arbiter_knows.and_then(|known| consumed(known, vm)),
             },
             ..PairOptions::new(host)
         })
     }
+}
+
+/// The arbiter's record of a generation that a host has consumed, in a life before this run.
+pub fn consumed((host, generation): (HostName, u64), vm: &Vm) -> Option<Record> {
+    let pair = vm.config.pair.as_ref()?;
+    let owner = if host == HostName::A { Side::A } else { Side::B };
+    let (nonce, peer) = (Incarnation(1), Incarnation(2));
+    let vm = VmId::of(&pair.name);
+    Some(Record { vm, generation, standing: Standing::Solo, owner, nonce, peer, position: 0 })
 }
 
 fn slow(text: &str) -> Result<(HostName, u64)> {

@@ -18,6 +18,7 @@ pub mod record;
 
 use crate::keys::Incarnation;
 use core::fmt;
+use record::Record;
 
 /// A question to the arbiter. All of them may be repeated: what was done stays done, and is answered as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub enum Ask {
         /// The log position that this host has reached: kept in the record for people.
         position: u64,
     },
-    /// What has become of [`Contend`](Self::Contend)?
+    /// What has become of [`Contend`](Self::Contend)? Of generation 0: nothing, but [`record`](Arbiter::record) is known then.
     ReadBack {
         /// The generation's number.
         generation: u64,
@@ -136,6 +137,9 @@ pub trait Arbiter {
 
     /// The answer, once, when there is one.
     fn poll(&mut self, now: u64) -> Option<Answer>;
+
+    /// The record as the last answer has shown it, if there is one: for a host that starts, and for people.
+    fn record(&self) -> Option<Record>;
 
     /// When [`poll`](Self::poll) is to be called, or bytes are to be sent, though nothing has arrived: nanoseconds.
     fn next_deadline(&self) -> Option<u64>;

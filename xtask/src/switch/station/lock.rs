@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ft::arbiter::lock::Server;
 use ft::arbiter::lock::wire::{Operation, Reply, Request, Verdict};
+use ft::arbiter::record::Record;
 use smoltcp::iface::{Config as InterfaceConfig, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, Socket, UdpMetadata};
 use smoltcp::time::Instant;
@@ -39,6 +40,8 @@ pub struct LockFaults {
     pub dead: bool,
     /// Say on standard error what it is asked.
     pub tells: bool,
+    /// What it knows of a virtual machine from before.
+    pub knows: Option<Record>,
 }
 
 /// Where the server is.
@@ -152,13 +155,16 @@ impl LockStation {
         let _ = socket.bind(config.port);
         let mut sockets = SocketSet::new(Vec::new());
         let handle = sockets.add(socket);
+        let mut server = Server::new(MACHINES);
+        // There is room for the first.
+        config.faults.knows.into_iter().for_each(|record| drop(server.know(record)));
         LockStation {
             config: config.clone(),
             queues,
             interface,
             sockets,
             handle,
-            server: Server::new(MACHINES),
+            server,
             late: VecDeque::new(),
             unsaid: config.faults.unsaid,
             asks,

@@ -1,6 +1,6 @@
 //! The lock server's client: asks again until there is an answer, and does not guess when there is none.
 
-use super::super::record::VmId;
+use super::super::record::{Record, VmId};
 use super::super::{Answer, Arbiter, Ask};
 use super::wire::{Operation, REQUEST, Reply, Request, Verdict};
 use crate::keys::Incarnation;
@@ -45,6 +45,7 @@ pub struct Client {
     settings: Settings,
     pending: Option<Pending>,
     answer: Option<Answer>,
+    record: Option<Record>,
     next_id: u64,
     /// Datagrams that were no reply to what is asked.
     strays: u64,
@@ -54,7 +55,7 @@ impl Client {
     /// A client that has asked nothing yet.
     #[must_use]
     pub const fn new(settings: Settings) -> Self {
-        Self { settings, pending: None, answer: None, next_id: 1, strays: 0 }
+        Self { settings, pending: None, answer: None, record: None, next_id: 1, strays: 0 }
     }
 
     /// The datagram that is to be sent to the server now, if any. To be called until there is none.
@@ -77,6 +78,7 @@ impl Client {
             return;
         }
         (self.pending, self.answer) = (None, answer);
+        self.record = reply.and_then(|reply| reply.record);
     }
 
     fn fits(&self, pending: &Pending, reply: &Reply) -> bool {
@@ -143,6 +145,10 @@ impl Arbiter for Client {
             });
         }
         self.answer.take()
+    }
+
+    fn record(&self) -> Option<Record> {
+        self.record
     }
 
     fn next_deadline(&self) -> Option<u64> {

@@ -42,6 +42,15 @@ impl Server {
         self.records.iter().find(|record| record.vm == vm)
     }
 
+    /// Takes up a record from before, as if it had never stood still. False: there is no room.
+    pub fn know(&mut self, record: Record) -> bool {
+        let has_room = self.records.len() < self.limit && self.record(record.vm).is_none();
+        if has_room {
+            self.records.push(record);
+        }
+        has_room
+    }
+
     /// What it was asked.
     #[must_use]
     pub const fn counters(&self) -> Counters {
