@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use super::alone::Alone;
-use super::{Bench, wire};
+use super::{Bench, loads, wire};
 use crate::pairing::marks::Moment;
 use crate::pairing::plan::{PairOptions, paired};
 use crate::pairing::run as pair;
@@ -14,7 +14,7 @@ use crate::switch::time::Ns;
 use crate::vm::{Description, Vm};
 use crate::{paths, ui};
 
-use super::table::Echo;
+use super::table::{Echo, Figures};
 
 const MS: Ns = 1_000_000;
 /// How long the guest is pinged, every 5 ms.
@@ -30,7 +30,7 @@ pub const HOSTS: [[u8; 4]; 2] = [[10, 77, 0, 1], [10, 77, 0, 2]];
 ///
 /// # Errors
 /// When a run cannot be made, or too few pings are answered.
-pub fn run(bench: &Bench) -> Result<Echo> {
+pub fn run(bench: &Bench) -> Result<(Echo, Figures)> {
     let plain = answered(unprotected(bench)?)?;
     let step = ui::step("ping a guest, protected");
     let capture = paths::out_dir()?.join("bench-ft-echo.pcap");
@@ -54,13 +54,14 @@ pub fn run(bench: &Bench) -> Result<Echo> {
     let cable = CableConfig::default();
     let protected = answered(pinged)?;
     step.done_with(format!("{:.1} us", protected.round_trip(500) as f64 / 1e3));
-    Ok(Echo {
+    let echo = Echo {
         plain_p50_ns: plain.round_trip(500) as f64,
         plain_p99_ns: plain.round_trip(990) as f64,
         protected_p50_ns: protected.round_trip(500) as f64,
         protected_p99_ns: protected.round_trip(990) as f64,
         logging_ns: traffic.round_trip(cable.latency, cable.rate),
-    })
+    };
+    Ok((echo, loads::figures("echo", &outcome, 0.0)))
 }
 
 /// The guest that answers and does nothing else.

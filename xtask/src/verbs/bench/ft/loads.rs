@@ -145,18 +145,19 @@ fn protected_seconds(outcome: &PairOutcome) -> Result<f64> {
 }
 
 /// What the primary has told, and what its logging card has sent.
-fn figures(load: &'static str, outcome: &PairOutcome, seconds: f64) -> Figures {
+pub fn figures(load: &'static str, outcome: &PairOutcome, seconds: f64) -> Figures {
     let console = &outcome.hosts[0].console;
     let lag = lines::of(console, "pair-lag").last();
-    let wire = lines::of(console, "transmit-to-wire").last();
+    let wire = lines::of(console, "pair-transmit-to-wire").last();
+    let stopped = lines::last(console, "vm", "stopped");
     let ports = outcome.summary.ports.iter().filter(|port| port.network == "log");
     let bytes: u64 = ports.filter(|port| port.port.starts_with("a:")).map(|port| port.up.bytes).sum();
     Figures {
         load,
         lag_p99_ns: lag.as_ref().and_then(|lag| lag.number("p99-ns")).map(|ns| ns as f64),
         lag_most_ns: lag.as_ref().and_then(|lag| lag.number("most-ns")).map(|ns| ns as f64),
-        stood_ns: lag.as_ref().and_then(|lag| lag.number("stood-ns")).map(|ns| ns as f64),
-        to_wire: wire.as_ref().and_then(|wire| wire.number("median")).map(|n| n as f64),
+        stood_ns: stopped.as_ref().and_then(|stopped| stopped.number("stood-ns")).map(|ns| ns as f64),
+        to_wire: wire.as_ref().and_then(|wire| wire.number("mean")).map(|n| n as f64),
         to_wire_p99: wire.as_ref().and_then(|wire| wire.number("p99")).map(|n| n as f64),
         log_bits: (seconds > 0.0).then(|| bytes as f64 * 8.0 / seconds),
     }

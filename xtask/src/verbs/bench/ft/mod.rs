@@ -60,7 +60,7 @@ pub struct Args {
     #[arg(long, value_name = "LOADS", value_delimiter = ',', value_parser = load, default_values_t = loads::WORK.map(String::from))]
     loads: Vec<String>,
     /// Size of the loads, MB
-    #[arg(long, value_name = "MB", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "MB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
     size: u32,
     /// Instructions per emulated second
     #[arg(long, value_name = "N", default_value_t = 1_000_000_000, value_parser = clap::value_parser!(u64).range(1_000_000..))]
@@ -135,7 +135,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
     };
     part("echo", &mut |seen| {
-        seen.echo = Some(echo::run(&bench)?);
+        let (echo, figures) = echo::run(&bench)?;
+        seen.echo = Some(echo);
+        seen.figures.push(figures);
         Ok(())
     });
     part("takeover", &mut |seen| takeover::run(&bench, args.kills, &mut seen.takeovers));
