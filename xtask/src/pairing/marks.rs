@@ -1,5 +1,5 @@
 //! Moments of a run that are known only while it runs: when the arbiter armed a generation, when somebody won, when the client had
-//! its n-th answer. All of them are emulated time, so what is done at one of them is as repeatable as the run.
+//! its n-th answer, when a program on another machine told that it is so far. All of them are emulated time, so what is done at one of them is as repeatable as the run.
 
 use std::fmt;
 
@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::switch::station::counter::{Counted, Tally};
 use crate::switch::station::lock::AskLog;
+use crate::switch::station::notes::NoteLog;
 use crate::switch::time::{Ns, parse_duration};
 
 /// Something that happens once in a run.
@@ -20,6 +21,30 @@ pub enum Mark {
     Won,
     /// The counting client has so many answers.
     Answers(usize),
+    /// A program on another machine has noted this.
+    Note(Name),
+}
+
+/// The longest name of a note, bytes.
+const NAME: usize = 12;
+
+/// What a program notes: a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name([u8; NAME]);
+
+impl Name {
+    /// A name, if it is one: letters and digits, not too many.
+    pub fn new(text: &str) -> Option<Self> {
+        let fits = !text.is_empty() && text.len() <= NAME && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        let mut bytes = [0; NAME];
+        bytes.get_mut(..text.len()).filter(|_| fits)?.copy_from_slice(text.as_bytes());
+        Some(Name(bytes))
+    }
+
+    /// Its text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default().trim_end_matches('\0')
+    }
 }
 
 /// So long after a mark.
@@ -39,6 +64,7 @@ impl fmt::Display for Moment {
             Mark::Armed => write!(f, "{ms:.3} ms after arming"),
             Mark::Won => write!(f, "{ms:.3} ms after somebody won"),
             Mark::Answers(number) => write!(f, "{ms:.3} ms after answer {number}"),
+            Mark::Note(name) => write!(f, "{ms:.3} ms after the note \"{}\"", name.text()),
         }
     }
 }
@@ -49,7 +75,7 @@ impl Moment {
         Moment { mark: Mark::Start, after }
     }
 
-    /// Reads `12s`, `armed`, `armed+500ms`, `won+1s`, `answer=100` or `answer=100+3ms`.
+    /// Reads `12s`, `armed`, `armed+500ms`, `won+1s`, `answer=100`, `answer=100+3ms` or `note=load+50ms`.
     ///
     /// # Errors
     /// When it is none of them.
@@ -67,10 +93,15 @@ impl Moment {
                     number.with_context(|| format!("`{text}` counts no answers; write answer=100"))?,
                 )
             }
+            Some(("note", name)) => {
+                Mark::Note(Name::new(name).with_context(|| format!("`{name}` is no note: write note=load"))?)
+            }
             None if mark.starts_with(|c: char| c.is_ascii_digit()) && !text.contains('+') => {
                 return Ok(Moment::at(parse_duration(text)?));
             }
-            _ => bail!("`{text}` is no moment: write 12s, armed+500ms, won+1s or answer=100+3ms"),
+            _ => bail!(
+                "`{text}` is no moment: write 12s, armed+500ms, won+1s, answer=100+3ms or note=load+50ms"
+            ),
         };
         Ok(Moment { mark, after })
     }
@@ -83,6 +114,8 @@ pub struct Marks {
     pub asks: AskLog,
     /// What the counting client has seen, if there is one.
     pub tally: Option<Tally>,
+    /// What programs on other machines have noted.
+    pub notes: NoteLog,
 }
 
 impl Marks {
@@ -96,6 +129,7 @@ impl Marks {
                 let nth = |counted: &Counted| counted.answered.get(number.checked_sub(1)?).copied();
                 self.tally.as_ref()?.look(nth)
             }
+            Mark::Note(name) => self.notes.first(name.text()),
         };
         mark.map(|mark| mark.saturating_add(moment.after))
     }
@@ -116,13 +150,26 @@ mod tests {
             ("armed+500ms", moment(Mark::Armed, 500_000_000)),
             ("won+1us", moment(Mark::Won, 1_000)),
             ("answer=100", moment(Mark::Answers(100), 0)),
+            ("note=load+50ms", moment(Mark::Note(Name::new("load").unwrap()), 50_000_000)),
             ("answer=1+3ms", moment(Mark::Answers(1), 3_000_000)),
         ] {
             assert_eq!(Moment::parse(text).unwrap(), wanted, "{text}");
         }
-        for bad in
-            ["", "12", "1s+1s", "armed+", "armed=1", "answer=0", "answer=x", "answer", "+1s", "dead+1s"]
-        {
+        for bad in [
+            "",
+            "12",
+            "note=",
+            "note=a-b",
+            "note=morethantwelve",
+            "1s+1s",
+            "armed+",
+            "armed=1",
+            "answer=0",
+            "answer=x",
+            "answer",
+            "+1s",
+            "dead+1s",
+        ] {
             assert!(Moment::parse(bad).is_err(), "{bad}");
         }
     }
@@ -137,6 +184,8 @@ mod tests {
             let (side, what) = ("a".into(), "arm");
             marks.asks.push(Asked { at, side, what, generation: 1, verdict, said: true });
         }
+        marks.notes.push(20, "load".into());
+        assert_eq!((when(&marks, "note=load+1us"), when(&marks, "note=loa")), (Some(1_020), None));
         assert_eq!((when(&marks, "armed+1us"), when(&marks, "won")), (Some(1_007), Some(11)));
     }
 }

@@ -5,6 +5,7 @@ pub mod campaign;
 pub mod events;
 pub mod incident;
 pub mod marks;
+pub mod outside;
 pub mod plan;
 pub mod run;
 pub mod typed;

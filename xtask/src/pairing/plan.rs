@@ -15,6 +15,7 @@ use crate::switch::cable::CableConfig;
 use crate::switch::config::{Config, DEFAULT_QUANTUM, Host as SwitchHost, Network, PortName};
 use crate::switch::station::counter::{Counter, CounterConfig};
 use crate::switch::station::lock::{AskLog, LockConfig, LockFaults, LockStation};
+use crate::switch::station::notes::{NoteLog, Notes};
 use crate::switch::station::ping::{Ping, PingConfig, Pings};
 use crate::switch::station::{Station, StationConfig};
 use crate::switch::time::Ns;
@@ -25,6 +26,8 @@ use crate::vm::outside::Outside;
 
 /// The pinging station's name on the network.
 const PING: &str = "ping";
+/// The name of the station that other machines' programs tell how far they are.
+const NOTES: &str = "notes";
 /// The counting client's name on the network.
 const COUNTER: &str = "counter";
 /// The last bytes of the hosts' cards' addresses: those of host a, of host b.
@@ -277,11 +280,17 @@ impl Networks {
         if let Some(ping) = ping {
             worlds.push((PING.into(), Box::new(ping)));
         }
+        let mut noted = NoteLog::default();
+        if !self.others.is_empty() {
+            let notes = Notes::default();
+            noted = notes.log();
+            worlds.push((NOTES.into(), Box::new(notes)));
+        }
         let Arbiter::LockServer { ip, port } = pair.arbiter;
         let prefix = pair.hosts[0].log_address.prefix;
         let lock = LockConfig { ip, prefix, port, faults: options.arbiter.clone() };
         worlds.push((ARBITER.into(), Box::new(LockStation::new(&lock, asks.clone()))));
-        (worlds, Marks { asks, tally }, pings)
+        (worlds, Marks { asks, tally, notes: noted }, pings)
     }
 
     fn config(

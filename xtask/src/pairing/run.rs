@@ -15,6 +15,7 @@ use super::plan::{PairOptions, Plan, plan};
 use super::typed::Typist;
 use super::watch::{self, Glimpse, Pulse, Seen};
 use crate::emulator::{Exit, NicMode, Outcome, Running};
+use crate::payload::clients;
 use crate::replaying::lines;
 use crate::switch::config::{StopKind, When};
 use crate::switch::core::{Summary, Switch};
@@ -283,6 +284,18 @@ impl PairOutcome {
     pub fn check_client(&self) -> Result<()> {
         let counted = self.counted.as_ref().context("no client has counted")?;
         ensure!(counted.is_perfect(), "the client has noticed: {}\n{}", counted.words(), self.last_words());
+        Ok(())
+    }
+
+    /// That the programs on the machine outside noticed nothing but delay, by their own verdict.
+    ///
+    /// # Errors
+    /// What they said.
+    pub fn check_outside(&self) -> Result<()> {
+        let right = clients::verdict(&self.told).context("the machine outside has come to no verdict");
+        let right =
+            right.with_context(|| format!("it said:\n{}\n{}", self.told.join("\n"), self.last_words()))?;
+        ensure!(right, "the programs outside have noticed:\n{}\n{}", self.told.join("\n"), self.last_words());
         Ok(())
     }
 

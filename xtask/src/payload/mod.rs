@@ -12,6 +12,7 @@ use crate::paths;
 use crate::vm::{Description, Start};
 
 pub mod boot_sector;
+pub mod clients;
 pub mod disk;
 pub mod programs;
 pub mod server;

@@ -23,13 +23,13 @@ pub struct Programs {
     /// The name of its load, which starts them.
     pub load: &'static str,
     /// The kernel. The one for virtual machines has no drivers for real cards.
-    flavour: Flavour,
-    packages: &'static [&'static str],
-    programs: &'static [&'static str],
+    pub(super) flavour: Flavour,
+    pub(super) packages: &'static [&'static str],
+    pub(super) programs: &'static [&'static str],
     /// What the load does, in the words of `tests/workload/init`.
-    script: &'static str,
+    pub(super) script: &'static str,
     /// More files: path and contents.
-    files: &'static [(&'static str, &'static str)],
+    pub(super) files: &'static [(&'static str, &'static str)],
 }
 
 /// redis-server on 6379, until somebody connects to port 9; then the requests that it has answered. With `tick=1` the console hears
@@ -54,7 +54,7 @@ redis-cli shutdown nosave
     files: &[],
 };
 
-/// nginx on 80, until somebody connects to port 9.
+/// nginx on 80, until somebody connects to port 9. With `lines=1` it has a file /lines of numbers, 2.4 MB.
 pub const NGINX: Programs = Programs {
     load: "nginx",
     flavour: Flavour::Cloud,
@@ -64,6 +64,7 @@ pub const NGINX: Programs = Programs {
 mkdir -p /www /var/log/nginx /var/lib/nginx /run
 dd if=/dev/zero of=/www/file8 bs=1M count=8 2>/dev/null
 echo ok >/www/index.html
+if [ -n \"$(word lines)\" ]; then seq 1 100000 >/tmp/l; cat /tmp/l /tmp/l /tmp/l /tmp/l >/www/lines; fi
 nginx -c /lib/load/nginx.conf &
 mark SERVING
 nc -l -p 9 </dev/null >/dev/null

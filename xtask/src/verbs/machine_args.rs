@@ -165,7 +165,12 @@ impl MachineArgs {
 
     /// The emulated host, with the run's directory called `name`.
     pub(super) fn host(&self, name: &str, person: bool) -> Result<Host> {
-        let mut outside = if self.client { self.client()? } else { self.net.clone() };
+        let outside = if self.client { self.client()? } else { self.net.clone() };
+        self.host_in(outside, name, person)
+    }
+
+    /// The same with this network.
+    pub(super) fn host_in(&self, mut outside: Outside, name: &str, person: bool) -> Result<Host> {
         match &mut outside {
             Outside::Machines { capture, .. } => capture.clone_from(&self.capture),
             Outside::Stations { stations, capture, .. } => {

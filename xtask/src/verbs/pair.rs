@@ -10,10 +10,11 @@ use ft::side::Side;
 use vm_config::HostName;
 
 use super::machine_args::MachineArgs;
-use crate::emulator::{self, Exit};
+use crate::emulator::{self, Exit, Machine};
 use crate::pairing::events::is_of_the_pair;
 use crate::pairing::incident::Incident;
 use crate::pairing::marks::Moment;
+use crate::pairing::outside;
 use crate::pairing::plan::{PairOptions, paired};
 use crate::pairing::run::{PairOutcome, PairRun};
 use crate::pairing::typed::Typed;
@@ -25,13 +26,21 @@ use crate::switch::station::ping::PingConfig;
 use crate::switch::time::{Ns, parse_duration};
 use crate::ui;
 use crate::vm::Vm;
+use crate::vm::host::Host;
+
+/// The name of the runs' directories.
+const NAME: &str = "pair";
 
 /// Run one virtual machine on two emulated hosts in lockstep, and let something befall them.
 ///
 /// Both hosts, their networks and the arbiter are one function of --seed: the same command gives the same run. The machine is
 /// described as for `run`; without a [pair] section in its configuration one is added. Host a is the primary at the start unless the
 /// configuration says otherwise. A moment is emulated time since the start (12s), or counts from when the arbiter armed the pair
-/// (armed+500ms), from when a host won (won+1s), or from the client's n-th answer (answer=100+3ms).
+/// (armed+500ms), from when a host won (won+1s), from the client's n-th answer (answer=100+3ms), or, with --client, from when all
+/// programs of the machine outside are at work (note=load+50ms).
+///
+/// --client joins a third emulated machine to the guest's network, a plain Debian whose redis-benchmark and redis-cli, or wrk and
+/// wget, and ping use the guest's server and check every answer: --size requests of a kind, or --size seconds.
 ///
 /// Exit status 0 when at most one virtual machine lived on, no answer to the client was wrong or missing, and no host panicked.
 #[derive(Debug, clap::Args)]
@@ -39,6 +48,7 @@ use crate::vm::Vm;
   cargo xtask pair --guest counter --count 500 --kill a@answer=200+3ms
   cargo xtask pair --guest redis --count 2000 --stop a@armed+2s/3s
   cargo xtask pair --guest counter --count 500 --cut log@armed+1s --json
+  cargo xtask pair --guest nginx --client --size 2 --ips 500000000 --kill a@note=load+100ms
   cargo xtask pair --config lockstep.toml --until armed+10s
 
 docs/configuration.md has the section [pair].")]
@@ -115,8 +125,11 @@ pub struct Args {
 ///
 /// # Errors
 /// When something is missing or wrong; what came of the pair is the exit status.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(mut args: Args) -> Result<ExitCode> {
     setup::ensure(Purpose::Demo, false)?;
+    if args.machine.client {
+        args.machine.append = format!("{} {}", args.machine.append, outside::GUEST_WORDS);
+    }
     let vm = paired(&args.machine.vm(false)?, args.pair_seed)?;
     let options = args.options(&vm)?;
     emulator::binary()?;
@@ -133,7 +146,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         tell(&outcome);
     }
     let client = if args.count.is_some() { outcome.check_client() } else { Ok(()) };
-    match outcome.check().and(client) {
+    let outside = if args.machine.client { outcome.check_outside() } else { Ok(()) };
+    match outcome.check().and(client).and(outside) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             ui::error(&error);
@@ -143,12 +157,24 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 impl Args {
+    /// Both hosts; with --client the guest's network has a plain Debian with the real clients on it.
+    fn host(&self) -> Result<Host> {
+        let machine = &self.machine;
+        if !machine.client {
+            return machine.host(NAME, false);
+        }
+        let plain = Machine { name: NAME.into(), limit: machine.limit(false), ..Machine::default() };
+        let like = Machine { ips: machine.ips.unwrap_or(plain.ips), ..plain };
+        let outside = outside::client(machine.guest, machine.address, machine.size, &like)?;
+        machine.host_in(outside, NAME, false)
+    }
+
     fn options(&self, vm: &Vm) -> Result<PairOptions> {
         ensure!(
             self.count.is_none() || !vm.config.networks.is_empty(),
             "--count needs a guest with a network device"
         );
-        let host = self.machine.host("pair", false)?;
+        let host = self.host()?;
         let server = (self.machine.address.octets(), CounterConfig::default().server.1);
         let counter = self.count.map(|requests| CounterConfig {
             server,

@@ -19,6 +19,7 @@ pub mod content;
 pub mod counter;
 mod device;
 pub mod lock;
+pub mod notes;
 pub mod ping;
 mod server;
 pub mod sink;
