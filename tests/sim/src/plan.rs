@@ -1,5 +1,6 @@
 //! What a seed has in store: the two hosts, their networks, and what befalls them.
 
+use ft::channel::{HANDSHAKE_NS, PAUSE_NS};
 use replay::seed::Seed;
 use toy::cpu::Silicon;
 
@@ -138,6 +139,10 @@ impl Plan {
             calm,
             end: calm + stall + 6 * timeout + 40 * MS,
         };
+        if plan.sealed {
+            // A handshake that a fault has cut short is given up only after its time, and begins again only after its pause.
+            plan.end += HANDSHAKE_NS + 2 * PAUSE_NS;
+        }
         let count = match evil {
             0 => 0,
             1..=3 => 1,
