@@ -348,6 +348,9 @@ impl Verdict {
             ),
             Kind::Diverged if why.is_empty() => format!("Diverged at {place}."),
             Kind::Diverged => format!("Diverged at {place}:\n  {why}"),
+            Kind::Stopped if self.planted == Some(false) => {
+                format!("Stopped at {place}: there is no such place to flip a bit in.")
+            }
             Kind::Stopped => format!("Stopped at {place}, equal so far."),
             Kind::Failed(reason) => format!("No verdict: {reason}"),
         }
@@ -467,6 +470,16 @@ mod tests {
         assert_eq!(verdict.explanation, ["[ 3.2] replay: diverged at entry 12: hash is another"]);
         let error = format!("{:#}", verdict.check().unwrap_err());
         assert!(error.contains("hash is another") && error.contains("entry 12"), "{error}");
+    }
+
+    #[test]
+    fn a_place_that_is_none_is_said() {
+        let console = format!(
+            "@@ replay event=planted done=false place=x bit=3\n@@ replay event=ended verdict=stopped {NUMBERS}\n"
+        );
+        let verdict = Verdict::of(outcome(&console, Exit::Failed), Vec::new());
+        assert!(verdict.sentence().contains("no such place"), "{}", verdict.sentence());
+        assert!(verdict.check().is_err());
     }
 
     #[test]

@@ -48,7 +48,8 @@ pub struct Args {
     /// Let this host differ from others by seed, where it may: timers, interrupts of its own, the order in which memory is mapped
     #[arg(long, value_name = "SEED")]
     host_variation: Option<u64>,
-    /// Flip a bit of the replayed machine right after checkpoint C: memory:ADDR:BIT@C, register:NAME:BIT@C or device:NAME:BIT@C
+    /// Flip a bit of the replayed machine right after checkpoint C: memory:ADDR:BIT@C, register:NAME:BIT@C or device:NAME:BIT@C.
+    /// Devices: pic, io-apic, local-apic, msrs, uart, pit, rtc, pm, keyboard, diagnostics, fw-cfg, random, pci, pci-0 to pci-7
     #[arg(long, value_name = "WHAT", value_parser = Plant::parse)]
     plant: Option<Plant>,
     /// Keep checkpoint C, and go back to it once when checkpoint D is reached
