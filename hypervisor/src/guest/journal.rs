@@ -27,8 +27,9 @@ const BLOCK_AGE: u64 = 500_000_000;
 /// The same of a primary: the backup executes no further than the last block says.
 const BLOCK_AGE_PAIR: u64 = 2_000_000;
 
-/// The same of a primary whose guest is halted: then nothing is to be executed either.
-const BLOCK_AGE_IDLE: u64 = 50_000_000;
+/// The same of a primary whose guest is halted: then next to nothing is to be executed either, and what a guest does sends a block at
+/// once or makes it run. At a takeover the guest's clock is behind by so much more at most.
+const BLOCK_AGE_IDLE: u64 = 200_000_000;
 
 /// The receiver may take nothing for so long before the recording is given up, nanoseconds.
 const PATIENCE: u64 = 10_000_000_000;
@@ -48,6 +49,8 @@ pub struct Journal {
     outlet: Outlet,
     /// When the block's first entry was made, nanoseconds of the host.
     since: u64,
+    /// When the guest was first seen to run since it was halted: one that only wakes and halts again leaves next to nothing to execute.
+    running: Option<u64>,
     /// An entry was lost: the log is worth nothing from there on.
     broken: bool,
 }
@@ -63,7 +66,7 @@ impl Journal {
         let mut writer = Writer::new(vec![0; BUFFER].into_boxed_slice()).expect("as many bytes as it wants");
         // The buffer is empty, and much longer.
         let broken = buffer.push(writer.begin(header)?).is_err();
-        Ok(Self { writer, buffer, outlet, since: 0, broken })
+        Ok(Self { writer, buffer, outlet, since: 0, running: None, broken })
     }
 
     /// Adds an entry.
@@ -95,6 +98,7 @@ impl Journal {
 
     /// Closes a block that has waited long enough, and sends. `halted`: the guest is. False: the log is broken.
     pub fn send(&mut self, mark: &Mark, halted: bool) -> bool {
+        self.running = (!halted).then(|| self.running.unwrap_or_else(time::now_ns));
         if self.block_due(halted).is_some_and(|due| time::now_ns() >= due) {
             self.close(mark);
         }
@@ -104,12 +108,15 @@ impl Journal {
 
     /// When the block is to be closed, nanoseconds of the host; `None`: there is none.
     pub fn block_due(&self, halted: bool) -> Option<u64> {
-        let age = match self.outlet {
-            Outlet::Sender(_) => BLOCK_AGE,
-            Outlet::Pair if halted => BLOCK_AGE_IDLE,
-            Outlet::Pair => BLOCK_AGE_PAIR,
+        let old = |age| self.since.saturating_add(age);
+        let due = match (&self.outlet, self.running) {
+            (Outlet::Sender(_), _) => old(BLOCK_AGE),
+            (Outlet::Pair, Some(running)) if !halted => {
+                old(BLOCK_AGE_IDLE).min(running.max(self.since).saturating_add(BLOCK_AGE_PAIR))
+            }
+            (Outlet::Pair, _) => old(BLOCK_AGE_IDLE),
         };
-        (!self.writer.is_empty()).then(|| self.since.saturating_add(age))
+        (!self.writer.is_empty()).then_some(due)
     }
 
     /// Closes the block. Returns the position behind it: bytes of the log so far.

@@ -1,6 +1,8 @@
 //! What an operator does to two hosts: an order on one of them happens to the virtual machine on both, and a pair that is started
 //! again begins a new generation.
 
+use std::sync::{Mutex, PoisonError};
+
 use machine_tests::{Exit, Host, LIMIT, Payload, kernel, test_name};
 use vm_config::HostName;
 use xtask::pairing::incident::Incident;
@@ -29,6 +31,9 @@ fn started(
     until: &str,
     knows: Option<(HostName, u64)>,
 ) -> PairOutcome {
+    // Two emulators at a time, not eight.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let guest = Payload::Counter.describe("quiet=1").unwrap_or_else(|error| panic!("{error:#}"));
     let vm = Description { networks: 1, ..guest }.vm().and_then(|vm| paired(&vm, 1));
     let host = Host { limit: 2 * LIMIT, ..Host::new(&test_name(), kernel()) };
