@@ -1,6 +1,6 @@
 //! The primary dies at seeded moments: how long is nobody there?
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use vm_config::HostName;
 
 use super::Bench;
@@ -75,7 +75,18 @@ fn one(bench: &Bench, seed: u64, incident: Incident, busy: bool) -> Result<PairO
 }
 
 /// The figures of a takeover by host b.
+///
+/// # Errors
+/// When there was none, or before the primary died: a false alarm.
 fn figures(outcome: &PairOutcome) -> Result<Takeover> {
+    let died = outcome.incidents.iter().find_map(|(_, at)| *at).context("the primary was never killed")?;
+    let won = outcome.asks.iter().find(|asked| asked.verdict == "won").map(|asked| asked.at);
+    let won = won.with_context(|| format!("nobody has won\n{}", outcome.last_words()))?;
+    ensure!(
+        won > died,
+        "a takeover at {won} ns, before the primary died at {died} ns: a false alarm\n{}",
+        outcome.last_words()
+    );
     let at = |event: &str| {
         let fields = outcome.history.first(HostName::B, event);
         let ns = fields.and_then(|fields| fields.number("ns"));
