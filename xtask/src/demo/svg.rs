@@ -13,7 +13,7 @@ const LINE: f64 = 16.0;
 /// Space around the text, pixels.
 const MARGIN: f64 = 10.0;
 /// A frame is shown for so long at least, ns of the picture's time.
-const LEAST: Ns = 200_000_000;
+const LEAST: Ns = 250_000_000;
 /// What comes before the interesting part takes so long, ns of the picture's time.
 const BEFORE: Ns = 9_000_000_000;
 /// The last frame stays for so long before all of it begins again, ns.
@@ -214,7 +214,7 @@ mod tests {
         let mut recording = Recording::default();
         (0..1000).for_each(|n: u64| recording.add(n * 10_000_000, rows(&[&n.to_string()])));
         let frames = recording.thinned(&Tempo::new(0, 0));
-        assert!((48..54).contains(&frames.len()), "{}", frames.len());
+        assert!((38..44).contains(&frames.len()), "{}", frames.len());
         assert_eq!(frames.last().unwrap().1, &rows(&["999"]));
         assert_eq!(Recording::default().svg(0, 80), "");
     }

@@ -10,6 +10,9 @@ use crate::demo::single::Single;
 use crate::emulator::{self, knobs};
 use crate::setup::{self, Purpose};
 
+/// How late the overflow interrupts of a single host come, instructions.
+const SKID: &str = "5:40";
+
 /// See it work: two emulated hosts run one Debian in lockstep, a client counts in it, and the demo kills the primary.
 ///
 /// Both hosts' consoles are on one screen, with the client's count and what happens. The client is to notice nothing but a delay;
@@ -17,7 +20,7 @@ use crate::setup::{self, Purpose};
 /// lock-step with them, and a seed says everything that is left to chance. Emulated time is not the wall's; both are shown.
 ///
 /// The first call installs what is missing (it asks; --yes does not) and builds the emulator, which takes a few minutes; later
-/// calls take about a minute, with --guest counter some seconds. Without a terminal, or with --plain, all of it comes as lines.
+/// calls take a minute or two, with --guest counter less than half a minute. Without a terminal, or with --plain, all of it comes as lines.
 ///
 /// --single shows one host by itself: the boot proof, then Debian's Linux as a guest; on a terminal it gives you a shell.
 /// --proof ends after the boot proof.
@@ -66,9 +69,9 @@ pub struct Args {
     /// Processors of a host
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     cpus: u32,
-    /// Deliver overflow interrupts late by MIN to MAX instructions
-    #[arg(long, value_name = "MIN:MAX[:SEED]", value_parser = knobs::skid, default_value = "5:40")]
-    skid: String,
+    /// Deliver overflow interrupts late by MIN to MAX instructions [default: 5:40; host b 20:80]
+    #[arg(long, value_name = "MIN:MAX[:SEED]", value_parser = knobs::skid)]
+    skid: Option<String>,
 }
 
 /// Runs the verb.
@@ -81,6 +84,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let kernel = args.hypervisor.map_or_else(super::build::kernel, Ok)?;
     if args.single || args.proof {
         let Args { words, cpus, skid, proof, .. } = args;
+        let skid = skid.unwrap_or_else(|| SKID.into());
         return Single { kernel, words, cpus, skid, proof }.run();
     }
     let show = match (args.json, args.plain) {
