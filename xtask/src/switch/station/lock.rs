@@ -156,8 +156,10 @@ impl LockStation {
         let mut sockets = SocketSet::new(Vec::new());
         let handle = sockets.add(socket);
         let mut server = Server::new(MACHINES);
-        // There is room for the first.
-        config.faults.knows.into_iter().for_each(|record| drop(server.know(record)));
+        if let Some(record) = config.faults.knows {
+            // There is room for the first.
+            let _ = server.know(record);
+        }
         LockStation {
             config: config.clone(),
             queues,
