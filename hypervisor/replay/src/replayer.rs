@@ -264,9 +264,7 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
             (Place::Halted(at), _) if at == exits => self.diverged(What::Halt(next.place)),
             (Place::Exit(_) | Place::Halted(_), _) => self.diverged(What::Missed(next.place)),
             (Place::Between { .. }, Moment::Halted | Moment::AfterExit) => Order::Run(Run::Free),
-            (Place::Between { .. }, Moment::Between) => {
-                self.land(next, &seen(), registers)
-            }
+            (Place::Between { .. }, Moment::Between) => self.land(next, &seen(), registers),
         }
     }
 
