@@ -6,7 +6,7 @@ use vm_config::HostName;
 
 use super::screen::{bytes, seconds};
 use crate::pairing::run::PairOutcome;
-use crate::replaying::lines::Fields;
+use crate::replaying::lines::{self, Fields};
 use crate::switch::time::Ns;
 use crate::ui;
 
@@ -19,6 +19,8 @@ pub struct Figures {
     pub suspected_after_ns: Option<Ns>,
     /// How long the backup went on executing what it had received, from its suspicion on: what it lagged behind.
     pub drained_in_ns: Option<Ns>,
+    /// What the backup lagged behind at most, ns; `None`: never so much that the primary was slowed.
+    pub lag_most_ns: Option<Ns>,
     /// From the death to the moment when the guest went on at the other host.
     pub live_after_ns: Option<Ns>,
     /// The client's longest wait from one answer to the next, from the death on.
@@ -62,6 +64,9 @@ impl Figures {
             killed_ns,
             suspected_after_ns: after(b("suspect")),
             drained_in_ns: b("drained").zip(b("draining")).and_then(|(end, start)| end.checked_sub(start)),
+            lag_most_ns: lines::of(&outcome.hosts[0].console, "pair-lag")
+                .filter_map(|f| f.number("most-ns"))
+                .max(),
             live_after_ns: after(b("guest-live")),
             client_gap_ns: outcome.gap(),
             silence_ns: outcome.silence(),
@@ -97,6 +102,13 @@ impl Figures {
             0 => "on one connection, without a number left out or repeated",
             _ => "NOT as it has to be",
         };
+        said.push(match self.lag_most_ns {
+            Some(lag) => format!("Until then host b lagged {} behind at most.", ms(Some(lag))),
+            None => {
+                "Until then host b never lagged so far behind that the primary had to be slowed (100 ms)."
+                    .into()
+            }
+        });
         said.push(format!(
             "The client counted to {} {order}: {} answers, {} wrong, {} broken connections.",
             self.counted_to, self.answers, self.wrong, self.broken
@@ -148,6 +160,7 @@ mod tests {
             live_after_ns: Some(303_500_000),
             client_gap_ns: Some(1_005_300_000),
             silence_ns: Some(319_700_000),
+            lag_most_ns: Some(131_000_000),
             answers: 376,
             counted_to: 225,
             log_bytes: 1_250_000,
@@ -162,6 +175,7 @@ mod tests {
             "after 300.1 ms",
             "303.5 ms after",
             "to 225",
+            "131.0 ms behind",
             "376 answers, 0 wrong",
             "1005.3 ms (the dead",
             "1000 kbit/s",

@@ -145,10 +145,12 @@ impl Story {
                 )),
                 ("contend", "won") => Some(format!("the arbiter to host {}: you go on", asked.side)),
                 ("contend", "lost") => Some(format!("the arbiter to host {}: you do not", asked.side)),
+                // At their start both hosts look what is recorded.
+                ("read-back", _) => None,
                 (what, verdict) => Some(format!("the arbiter to host {}: {what}, {verdict}", asked.side)),
             };
             self.asks += 1;
-            if let Some(side) = side {
+            if let Some(side) = side.filter(|_| asked.what != "read-back") {
                 self.panes[index(side)].heard.get_or_insert(asked.at);
             }
             if let Some(text) = sentence {
@@ -324,7 +326,11 @@ mod tests {
         let mut glimpse = Glimpse { beat: Beat { at: 9_000 * MS, log_bytes: [5, 6] }, ..Glimpse::default() };
         story.glimpse(&glimpse);
         story.line(HostName::A, "@@ pair event=ask side=a role=primary generation=1 ns=4000000000\r");
-        glimpse.asks = vec![asked(9_500 * MS, "a", "arm", "armed"), asked(9_501 * MS, "a", "arm", "armed")];
+        glimpse.asks = vec![
+            asked(9_100 * MS, "a", "read-back", "refused"),
+            asked(9_500 * MS, "a", "arm", "armed"),
+            asked(9_501 * MS, "a", "arm", "armed"),
+        ];
         story.glimpse(&glimpse);
         story.line(HostName::B, "@@ pair event=protected side=b role=backup generation=1 ns=4100000000");
         story.line(HostName::A, "@@ pair event=protected side=a role=primary generation=1 ns=4200000000");
