@@ -249,7 +249,7 @@ impl View {
 
     /// Prints what is new.
     fn tell(&mut self) {
-        for Told { at, text } in &self.story.events[self.told..] {
+        for Told { at, text, .. } in &self.story.events[self.told..] {
             println!("{:>9.3} s  {text}", seconds(*at));
         }
         self.told = self.story.events.len();

@@ -221,7 +221,7 @@ mod tests {
         story.panes[0].standing = Standing::Dead;
         story.panes[1].lines.push_back("äöü".into());
         story.count = Count { answered: 40, number: 30, last: Some(12_000_000_000), ..Count::default() };
-        story.events.extend((0..9).map(|n| Told { at: n * 1_000_000_000, text: format!("event {n}") }));
+        story.events.extend((0..9).map(|n| Told::new(n * 1_000_000_000, format!("event {n}"))));
         story
     }
 

@@ -58,6 +58,15 @@ pub struct Told {
     pub at: Ns,
     /// What, as a sentence.
     pub text: String,
+    /// The host that has told it and its own time of it, while that cannot be placed: `at` is when it was read.
+    own: Option<(usize, Ns)>,
+}
+
+impl Told {
+    /// What has a moment.
+    pub fn new(at: Ns, text: impl Into<String>) -> Self {
+        Told { at, text: text.into(), own: None }
+    }
 }
 
 /// A host on the screen.
@@ -154,10 +163,21 @@ impl Story {
                 self.panes[index(side)].heard.get_or_insert(asked.at);
             }
             if let Some(text) = sentence {
-                self.events.push(Told { at: asked.at, text });
+                self.events.push(Told::new(asked.at, text));
             }
         }
+        self.place();
         self.counted(glimpse);
+    }
+
+    /// Gives what hosts have told its moment, as soon as their clocks can be compared.
+    fn place(&mut self) {
+        for told in &mut self.events {
+            let placed = told.own.and_then(|(host, own)| self.panes[host].place(Some(own)));
+            if let Some(at) = placed {
+                (told.at, told.own) = (at, None);
+            }
+        }
     }
 
     fn befallen(&mut self, glimpse: &Glimpse) {
@@ -172,7 +192,7 @@ impl Story {
             self.killed = Some((*at, answers));
             self.panes[index(host)].standing = Standing::Dead;
             let text = format!("host {host} is killed; the client has had {answers} answers");
-            self.events.push(Told { at: *at, text });
+            self.events.push(Told::new(*at, text));
         }
     }
 
@@ -188,10 +208,7 @@ impl Story {
             done: seen.done.is_some(),
         };
         if let (0, Some(first)) = (before.answered, seen.answered.first()) {
-            self.events.push(Told {
-                at: *first,
-                text: "the guest answers the client, which begins to count".into(),
-            });
+            self.events.push(Told::new(*first, "the guest answers the client, which begins to count"));
         }
         // The first answer that the dead host cannot have given: a frame takes less than 10 ms.
         if let Some((at, answers)) = self.killed
@@ -203,14 +220,14 @@ impl Story {
                 "the client has its next answer, number {}, {since:.1} ms after the death",
                 answers + 1
             );
-            self.events.push(Told { at: *next, text });
+            self.events.push(Told::new(*next, text));
         }
         if let (false, Some(at)) = (before.done, seen.done) {
             let text = format!(
                 "the client has read all of it back: {} values, {} wrong",
                 seen.read_back, seen.wrong
             );
-            self.events.push(Told { at, text });
+            self.events.push(Told::new(at, text));
         }
     }
 
@@ -222,7 +239,7 @@ impl Story {
         if let Some(own) = own.filter(|_| fields.event() == "ask") {
             pane.asked.get_or_insert(own);
         }
-        let at = pane.place(own).unwrap_or(self.now);
+        let place = pane.place(own);
         let (standing, sentence) = match fields.event() {
             "joined" if host == HostName::A => (
                 None,
@@ -268,7 +285,8 @@ impl Story {
             pane.standing = standing;
         }
         if let Some(text) = sentence {
-            self.events.push(Told { at, text });
+            let own = own.filter(|_| place.is_none()).map(|own| (index(host), own));
+            self.events.push(Told { at: place.unwrap_or(self.now), text, own });
         }
     }
 }
