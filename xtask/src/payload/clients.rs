@@ -134,8 +134,8 @@ pub const fn of(guest: Payload) -> Option<&'static Programs> {
 /// What it has said, as far as it is a verdict: `None` when it never came to one.
 pub fn verdict(told: &[String]) -> Option<bool> {
     // Behind each mark stands the time.
-    let words = told.iter().filter_map(|line| line.split_whitespace().next()?.strip_prefix("verdict="));
-    words.last().map(|word| word == "right")
+    let mut words = told.iter().filter_map(|line| line.split_whitespace().next()?.strip_prefix("verdict="));
+    words.next_back().map(|word| word == "right")
 }
 
 #[cfg(test)]
