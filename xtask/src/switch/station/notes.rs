@@ -182,15 +182,15 @@ mod tests {
             let timers = ends.iter().filter_map(|end| end.next_timer());
             let Some(next) = timers.chain(under_way.iter().map(|(at, ..)| *at)).min() else { break };
             now = now.max(next);
-            for index in 0..2 {
+            for (index, end) in ends.iter_mut().enumerate() {
                 let mut sent = Vec::new();
                 let due: Vec<Vec<u8>> = under_way
                     .extract_if(.., |(at, to, _)| *to == index && *at <= now)
                     .map(|(.., f)| f)
                     .collect();
-                due.into_iter().for_each(|frame| ends[index].frame(now, &Frame::from(frame), &mut sent));
-                if ends[index].next_timer().is_some_and(|at| at <= now) {
-                    ends[index].timer(now, &mut sent);
+                due.into_iter().for_each(|frame| end.frame(now, &Frame::from(frame), &mut sent));
+                if end.next_timer().is_some_and(|at| at <= now) {
+                    end.timer(now, &mut sent);
                 }
                 under_way.extend(sent.into_iter().map(|frame| (now + 10_000, 1 - index, frame)));
             }
