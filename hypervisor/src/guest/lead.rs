@@ -15,8 +15,9 @@ use replay::log::entry::{Correction, Event};
 /// nanoseconds: a record that says "then" is the shortest.
 const PUNCTUAL: u64 = 50_000;
 
-/// Within so many ticks of the preemption timer the guest gets behind a delivery. With 1 it might never: a single-step trap behind
-/// MOV SS is delivered after the next instruction only, and a timer that has run out at the entry comes before that.
+/// Within so many ticks of the preemption timer the guest gets behind a delivery, or through a window. With 1 it might never: a
+/// single-step trap behind MOV SS is delivered after the next instruction only, and a timer that has run out at the entry comes before
+/// that.
 const AFTER_DELIVERY: u32 = 1000;
 
 /// How long the clock's correction waits for something that is due, nanoseconds.
@@ -91,7 +92,9 @@ impl Board {
         let opens = self.computer.interrupts.pending() && on.can_take_interrupt()
             || self.nmi_due && on.can_take_nmi();
         if self.window && opens {
-            // The window that was asked for opens right here: a replay is at that exit before it could stop for this entry.
+            // The window that was asked for opens right here: a replay is at that exit before it could stop for this entry. A
+            // preemption timer that has run out comes before it (SDM vol. 3C, "VMX-Preemption Timer"): it would, at each entry.
+            on.arm_preemption_timer(Some(AFTER_DELIVERY));
             return false;
         }
         let unfinished = self.paging.is_unfinished(self.time.instructions(), on);
