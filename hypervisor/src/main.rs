@@ -17,6 +17,7 @@ mod proof;
 mod ring;
 mod shell;
 mod symbols;
+mod throttle;
 
 #[cfg(target_os = "none")]
 mod arch;
@@ -24,6 +25,8 @@ mod arch;
 #[cfg(not(target_os = "none"))]
 mod arch {
     pub mod acpi;
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub mod crc;
     #[cfg(all(test, target_arch = "x86_64"))]
     pub mod gcm;
 }

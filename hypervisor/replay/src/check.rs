@@ -107,16 +107,26 @@ impl fmt::Display for Suspect {
     }
 }
 
-/// The sums over the registers.
+/// The sums over the registers. All eight bytes of a register at once: what they fold to is doubled and added as they are.
 fn sums(registers: &Registers) -> [u8; 2] {
     // By Horner's rule, the last register first.
-    let (mut plain, mut weighted) = (0, 0);
-    for value in words(registers).rev() {
-        let folded = value.to_le_bytes().into_iter().fold(0, |sum, byte| sum ^ byte);
-        plain ^= folded;
-        weighted = double(weighted) ^ folded;
-    }
-    [plain, weighted]
+    let add = |[plain, weighted]: [u64; 2], value: u64| [plain ^ value, double_each(weighted) ^ value];
+    let sums = add(add([0; 2], registers.rflags & !RFLAGS_RF), registers.rip);
+    registers.general.iter().rev().fold(sums, |sums, value| add(sums, *value)).map(fold)
+}
+
+/// The sum of eight elements.
+const fn fold(word: u64) -> u8 {
+    let word = word ^ (word >> 32);
+    let word = word ^ (word >> 16);
+    (word ^ (word >> 8)) as u8
+}
+
+/// Eight elements, twice each.
+const fn double_each(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let over = (word >> 7) & ONES;
+    ((word & (0x7F * ONES)) << 1) ^ (over * POLYNOMIAL as u64)
 }
 
 fn words(registers: &Registers) -> impl DoubleEndedIterator<Item = u64> + ExactSizeIterator {
@@ -161,7 +171,21 @@ mod tests {
         }
     }
 
+    /// The sums as they are defined: register by register, byte by byte.
+    fn one_by_one(registers: &Registers) -> [u8; 2] {
+        words(registers).rev().fold([0, 0], |[plain, weighted], value| {
+            let folded = value.to_le_bytes().into_iter().fold(0, |sum, byte| sum ^ byte);
+            [plain ^ folded, double(weighted) ^ folded]
+        })
+    }
+
     proptest! {
+        #[test]
+        fn sums_are_as_defined(general: [u64; 16], rip: u64, rflags: u64) {
+            let registers = Registers { general, rip, rflags };
+            prop_assert_eq!(sums(&registers), one_by_one(&registers));
+        }
+
         #[test]
         fn one_flipped_bit_is_named(general: [u64; 16], rip: u64, rflags: u64, which in 0..COUNT, bit in 0_u32..64) {
             prop_assume!(which != 17 || bit != 16);

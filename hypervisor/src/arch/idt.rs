@@ -30,7 +30,7 @@ pub mod vector {
     pub const LEGACY: u8 = 0x20;
     /// The serial port.
     pub const SERIAL: u8 = 0x40;
-    /// The network card.
+    /// The first network card; each has a vector of its own.
     pub const NETWORK: u8 = 0x41;
     /// The local APIC's timer.
     pub const TIMER: u8 = 0xE0;

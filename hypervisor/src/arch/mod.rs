@@ -7,6 +7,7 @@ pub mod apic;
 pub mod backtrace;
 pub mod cpu;
 pub mod crash;
+pub mod crc;
 pub mod fpu;
 pub mod gcm;
 pub mod gdt;

@@ -48,6 +48,7 @@ impl Bridge {
             self.port.look_at_link();
         }
         self.service.polled(busy, left == Left::More);
+        self.port.keep_quiet(self.service.is_quiet());
         if left == Left::Untaken {
             self.service.call_again(AGAIN_NS);
         }

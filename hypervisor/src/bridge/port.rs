@@ -48,6 +48,8 @@ pub struct Port<N> {
     everything: bool,
     link: Link,
     wanted: NetEvents,
+    /// Nothing interrupts for now, whatever is wanted.
+    quiet: bool,
     /// A frame of the guest found no room: say when there is some.
     waits_for_room: bool,
     /// Events and frames so far.
@@ -63,7 +65,17 @@ impl<N: NetDevice> Port<N> {
         let link = card.link();
         let wanted = NetEvents::NONE;
         let counters = PortCounters::default();
-        Port { card, guest, everything, link, wanted, waits_for_room: false, handled: 0, counters }
+        Port {
+            card,
+            guest,
+            everything,
+            link,
+            wanted,
+            quiet: false,
+            waits_for_room: false,
+            handled: 0,
+            counters,
+        }
     }
 
     /// Hands frames to `take` until it says by `false` that it cannot take this one, which then stays on the card, or
@@ -147,10 +159,19 @@ impl<N: NetDevice> Port<N> {
         }
     }
 
+    /// Has nothing interrupt as long as this says so: who polls does so by the clock.
+    pub fn keep_quiet(&mut self, quiet: bool) {
+        if quiet != core::mem::replace(&mut self.quiet, quiet) {
+            self.card.set_events(if quiet { NetEvents::NONE } else { self.wanted });
+        }
+    }
+
     fn want(&mut self, wanted: NetEvents) {
         if wanted != self.wanted {
             self.wanted = wanted;
-            self.card.set_events(wanted);
+            if !self.quiet {
+                self.card.set_events(wanted);
+            }
         }
     }
 }
@@ -295,6 +316,20 @@ mod tests {
         port.card().arrives(&frame([2, 2, 2, 2, 2, 2], 1));
         port.poll(&mut |_| true);
         assert_eq!((port.counters().1.to_guest, port.card().filter.everything), (1, true));
+    }
+
+    #[test]
+    fn a_quiet_port_interrupts_for_nothing_until_it_is_quiet_no_more() {
+        let mut port = port();
+        port.poll(&mut |_| true);
+        port.keep_quiet(true);
+        port.card().arrives(&frame(GUEST.0, 1));
+        assert!(!port.card().interrupts());
+        let f = frame([0xff; 6], 1);
+        assert!(![(); 5].map(|()| port.send(&f))[4], "the card is full");
+        assert!(!port.card().wanted.sent, "what is wanted meanwhile waits");
+        port.keep_quiet(false);
+        assert!(port.card().wanted.sent && port.card().interrupts());
     }
 
     #[test]

@@ -190,7 +190,8 @@ impl LogSender {
     fn want(&mut self, waiting: bool) {
         let sent = self.stack.waits_for_card();
         let received = waiting || self.stack.state(LINE) != State::Connected;
-        let wanted = NetEvents { received, sent, link: false };
+        let quiet = self.service.is_quiet();
+        let wanted = if quiet { NetEvents::NONE } else { NetEvents { received, sent, link: false } };
         if wanted != self.wanted {
             self.wanted = wanted;
             self.stack.card().set_events(wanted);
@@ -199,12 +200,7 @@ impl LogSender {
 
     /// Has [`duties::LOG`] raised when the stack wants to be polled.
     fn set_alarm(&self) {
-        let polled = alarm::deadline(Alarm::Log);
-        match self.due {
-            // A card without interrupts has set it for sooner.
-            Some(due) if polled.is_none_or(|at| due < at) => alarm::set(Alarm::Log, Some(due)),
-            _ => {}
-        }
+        alarm::set(Alarm::Log, self.due.into_iter().chain(self.service.due()).min());
     }
 
     /// Whether everything that was in the buffer has left and the receiver has acknowledged it.

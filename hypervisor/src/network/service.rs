@@ -1,17 +1,19 @@
 //! A card of this host in service: claimed by one user, started, and its interrupts arrive, or it is polled.
 //!
-//! A card's interrupt only masks its line and raises the duties of all cards in service; then each of their users is to poll
-//! its card and to say so by [`Service::polled`], which unmasks the line. Nothing here allocates after [`Service::open`].
+//! A card's interrupt only masks its line and raises the duty of the card, and of those that share its line; then each of their
+//! users is to poll its card and to say so by [`Service::polled`], which lets it interrupt again: at once, or under load after a
+//! while. Nothing here allocates after [`Service::open`].
 
 use super::{Nic, Trouble};
 use crate::arch::alarm::{self, Alarm};
-use crate::arch::idt::{self, vector};
+use crate::arch::idt::{self, Frame, vector};
 use crate::arch::ioapic::{self, Pin};
 use crate::arch::{percpu, proof, time};
 use crate::duties::HOST;
 use crate::firmware::madt::{Line, Madt};
 use crate::hal::PciConfig;
 use crate::platform;
+use crate::throttle::Throttle;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use e1000::Rings;
@@ -26,6 +28,9 @@ const SERIAL_IRQ: u8 = 4;
 
 /// How often a card without an interrupt is polled, in nanoseconds.
 const POLL_NS: u64 = 1_000_000;
+
+/// An alarm may come so much too early, nanoseconds.
+const EARLY_NS: u64 = 2_000;
 
 /// Microseconds in which a line must be quiet, and in which the card's interrupt must come, in the test of a line.
 const QUIET_MICROS: u64 = 20;
@@ -44,8 +49,10 @@ static PINS: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
 static CARDS: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
 /// By place: what its card's interrupt raises.
 static DUTIES: [AtomicU32; PLACES] = [const { AtomicU32::new(0) }; PLACES];
-/// Interrupts of any card.
-static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
+/// Duties of cards that do not interrupt for now.
+static HELD: AtomicU32 = AtomicU32::new(0);
+/// By place: interrupts that its card may have caused.
+static INTERRUPTS: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
 /// Polls of any card that found something.
 static FINDS: AtomicU64 = AtomicU64::new(0);
 
@@ -102,6 +109,11 @@ pub struct Service {
     /// [`INTERRUPTS`] and [`FINDS`] at the last poll, and how many polls in a row had an interrupt of which no card knew.
     seen: (u64, u64),
     strays: u32,
+    throttle: Throttle,
+    /// The card does not interrupt until then, nanoseconds of uptime: an alarm has it polled.
+    held_until: u64,
+    /// For when the alarm is set, nanoseconds of uptime.
+    again: Option<u64>,
 }
 
 impl Service {
@@ -119,12 +131,15 @@ impl Service {
             CARDS[place].store(0, Ordering::Relaxed);
             OpenError::Card(trouble)
         })?;
-        idt::set_handler(vector::NETWORK, |_| interrupt());
+        idt::set_handler(vector_of(place), interrupt);
         let way = find_way(&mut config, &card, &mut nic, place);
         DUTIES[place].store(duty, Ordering::Relaxed);
         HOST.raise(duty);
-        let seen = seen();
-        Ok((nic, Service { card, place, way, duty, alarm, seen, strays: 0 }))
+        let (seen, throttle) = (seen(place), Throttle::default());
+        Ok((
+            nic,
+            Service { card, place, way, duty, alarm, seen, strays: 0, throttle, held_until: 0, again: None },
+        ))
     }
 
     /// The card's address on PCI.
@@ -138,34 +153,56 @@ impl Service {
     }
 
     /// The card was polled; `busy`: there was something. `more`: there may be more, so the duty is pending again, and the
-    /// card need not call.
+    /// card need not call. Ask [`is_quiet`](Self::is_quiet) afterwards.
     pub fn polled(&mut self, busy: bool, more: bool) {
+        let now = time::now_ns();
+        let still_held = HELD.load(Ordering::Relaxed) & self.duty != 0 && self.held_until > now + EARLY_NS;
+        self.again = None;
         if more {
             // Its line stays masked: it has been called already.
             return HOST.raise(self.duty);
         }
-        match self.way {
-            Way::Pin(pin) => {
-                self.watch_strays(busy);
-                if self.way == Way::Pin(pin) {
-                    pin.unmask();
-                }
+        if let Way::Pin(_) = self.way {
+            self.watch_strays(busy);
+        }
+        if self.way == Way::Polled {
+            return self.call_again(POLL_NS);
+        }
+        if !still_held {
+            self.held_until = if busy { self.throttle.next(now).unwrap_or(0) } else { 0 };
+        }
+        if self.held_until > now {
+            HELD.fetch_or(self.duty, Ordering::Relaxed);
+            self.call_again(self.held_until - now);
+        } else {
+            HELD.fetch_and(!self.duty, Ordering::Relaxed);
+            if let Way::Pin(pin) = self.way {
+                pin.unmask();
             }
-            Way::Message => {}
-            Way::Polled => self.call_again(POLL_NS),
         }
     }
 
+    /// Whether the card is to be told to send no interrupt now: it has no line that could be masked.
+    pub fn is_quiet(&self) -> bool {
+        self.held_until != 0 && self.way == Way::Message
+    }
+
     /// Has the duty raised after so many nanoseconds, or before.
-    pub fn call_again(&self, after: u64) {
+    pub fn call_again(&mut self, after: u64) {
         let at = time::now_ns().saturating_add(after);
+        self.again = Some(self.again.map_or(at, |due| due.min(at)));
         alarm::set(self.alarm, Some(alarm::deadline(self.alarm).map_or(at, |due| due.min(at))));
+    }
+
+    /// When the alarm is to raise the duty for the card's sake, nanoseconds of uptime. For who sets the alarm himself.
+    pub const fn due(&self) -> Option<u64> {
+        self.again
     }
 
     /// Gives the line up when interrupts come that the card knows nothing of.
     fn watch_strays(&mut self, busy: bool) {
         FINDS.fetch_add(u64::from(busy), Ordering::Relaxed);
-        let (interrupts, finds) = seen();
+        let (interrupts, finds) = seen(self.place);
         let before = core::mem::replace(&mut self.seen, (interrupts, finds));
         let stray = interrupts != before.0 && finds == before.1;
         self.strays = if stray { self.strays + 1 } else { 0 };
@@ -196,9 +233,21 @@ impl Service {
     }
 }
 
-/// Interrupts and finds so far.
-fn seen() -> (u64, u64) {
-    (INTERRUPTS.load(Ordering::Relaxed), FINDS.load(Ordering::Relaxed))
+/// Has cards polled at once that do not interrupt for now: there is nothing better to do. Whether there are any.
+pub fn call_held() -> bool {
+    let duties = HELD.swap(0, Ordering::Relaxed);
+    HOST.raise(duties);
+    duties != 0
+}
+
+/// Interrupts of the card at this place, and finds of all, so far.
+fn seen(place: usize) -> (u64, u64) {
+    (INTERRUPTS[place].load(Ordering::Relaxed), FINDS.load(Ordering::Relaxed))
+}
+
+/// The vector of the card at this place.
+const fn vector_of(place: usize) -> u8 {
+    vector::NETWORK + place as u8
 }
 
 /// A place for the card, unless it has one.
@@ -212,11 +261,26 @@ fn claim(card: Address) -> Option<usize> {
     Some(place)
 }
 
-/// Any card's interrupt.
-fn interrupt() {
-    INTERRUPTS.fetch_add(1, Ordering::Relaxed);
-    PINS.iter().filter_map(|pin| Pin::from_bits(pin.load(Ordering::Relaxed))).for_each(Pin::mask);
-    HOST.raise(DUTIES.iter().fold(0, |all, duty| all | duty.load(Ordering::Relaxed)));
+/// The pin of the card at this place, if it has one.
+fn pin_of(place: usize) -> Option<Pin> {
+    PINS.get(place).and_then(|pin| Pin::from_bits(pin.load(Ordering::Relaxed)))
+}
+
+/// A card's interrupt. Cards on one line come by the vector of the one that was let through last: it is the interrupt of all of them.
+fn interrupt(frame: &mut Frame) {
+    let called = (frame.vector as usize).wrapping_sub(vector::NETWORK.into());
+    let line = pin_of(called).map(Pin::global);
+    for place in 0..PLACES {
+        let pin = pin_of(place).filter(|pin| Some(pin.global()) == line);
+        if place != called && pin.is_none() {
+            continue;
+        }
+        INTERRUPTS[place].fetch_add(1, Ordering::Relaxed);
+        if let Some(pin) = pin {
+            pin.mask();
+        }
+        HOST.raise(DUTIES[place].load(Ordering::Relaxed));
+    }
 }
 
 /// Finds a way by which the card's interrupts arrive, by having it interrupt.
@@ -224,8 +288,8 @@ fn find_way(config: &mut PciConfig, card: &Function, nic: &mut Nic, place: usize
     if let Some(msi) = Msi::find(config, card) {
         let destination = percpu::of(0).apic_id();
         if destination <= MAX_MESSAGE_DESTINATION {
-            msi.enable(config, MESSAGE_ADDRESS | destination << 12, vector::NETWORK.into());
-            if arrives(nic) {
+            msi.enable(config, MESSAGE_ADDRESS | destination << 12, vector_of(place).into());
+            if arrives(nic, place) {
                 return Way::Message;
             }
             msi.disable(config);
@@ -234,11 +298,11 @@ fn find_way(config: &mut PciConfig, card: &Function, nic: &mut Nic, place: usize
     config.modify_command(card.address, command::INTERRUPT_DISABLE, 0);
     if let Some(madt) = platform::get().and_then(|p| p.madt.as_ref()) {
         for line in lines(madt, card) {
-            let Ok(pin) = ioapic::route(line, vector::NETWORK, |_| interrupt()) else { continue };
+            let Ok(pin) = ioapic::route(line, vector_of(place), interrupt) else { continue };
             // The handler masks it.
             PINS[place].store(pin.bits(), Ordering::Relaxed);
             pin.unmask();
-            if arrives(nic) {
+            if arrives(nic, place) {
                 return Way::Pin(pin);
             }
             PINS[place].store(0, Ordering::Relaxed);
@@ -251,8 +315,8 @@ fn find_way(config: &mut PciConfig, card: &Function, nic: &mut Nic, place: usize
 }
 
 /// Whether the card's interrupts arrive, and nobody else's.
-fn arrives(nic: &mut Nic) -> bool {
-    let count = || INTERRUPTS.load(Ordering::Relaxed);
+fn arrives(nic: &mut Nic, place: usize) -> bool {
+    let count = || INTERRUPTS[place].load(Ordering::Relaxed);
     let before = count();
     let came = || {
         proof::drain_interrupts();

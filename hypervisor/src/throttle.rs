@@ -1,0 +1,71 @@
+//! How often a network card may interrupt: as often as it likes while it does so seldom, and at even distances under load, so that one
+//! interrupt brings in what several would have. Pure.
+//!
+//! A bucket of [`BURST`] interrupts that refills by one each [`GAP_NS`] (the generic cell rate algorithm of ITU-T I.371): a
+//! request and its answer, or some dozens of them, are not delayed at all.
+
+/// Under load one interrupt in so many nanoseconds.
+const GAP_NS: u64 = 200_000;
+
+/// So many interrupts may come at once after a while of rest.
+const BURST: u64 = 16;
+
+/// The bucket of one card.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    /// When the bucket is full again, nanoseconds.
+    full_at: u64,
+}
+
+impl Throttle {
+    /// An interrupt has come, and brought something. When the next one may, nanoseconds; `None`: at once.
+    pub const fn next(&mut self, now: u64) -> Option<u64> {
+        let from = if self.full_at > now { self.full_at } else { now };
+        // However many have come, the next one waits for one gap at most.
+        let most = now.saturating_add((BURST + 1) * GAP_NS);
+        let full_at = from.saturating_add(GAP_NS);
+        self.full_at = if full_at < most { full_at } else { most };
+        let at = self.full_at.saturating_sub(BURST * GAP_NS);
+        if at > now { Some(at) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_seldom_never_waits() {
+        let mut throttle = Throttle::default();
+        assert!((0..1000).all(|n| throttle.next(n * GAP_NS).is_none()));
+    }
+
+    #[test]
+    fn a_burst_passes_and_what_follows_keeps_its_distance() {
+        let mut throttle = Throttle::default();
+        let mut now = 5_000_000;
+        assert!((0..BURST).all(|_| throttle.next(now).is_none()));
+        let mut times = Vec::new();
+        for _ in 0..100 {
+            let at = throttle.next(now).expect("the bucket is empty");
+            assert!(at > now);
+            // It is looked at a little late.
+            now = at + 1_000;
+            times.push(at);
+        }
+        let mean = (times[99] - times[0]) / 99;
+        assert!((GAP_NS - GAP_NS / 50..=GAP_NS + GAP_NS / 50).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn rest_fills_the_bucket_again_and_no_further() {
+        let mut throttle = Throttle::default();
+        for _ in 0..40 {
+            throttle.next(0);
+        }
+        assert_eq!(throttle.next(1_000), Some(1_000 + GAP_NS), "no longer than a gap");
+        let now = 1_000_000_000;
+        assert_eq!((0..100).take_while(|_| throttle.next(now).is_none()).count() as u64, BURST);
+        assert!(throttle.next(u64::MAX).is_none(), "no overflow");
+    }
+}
