@@ -90,6 +90,13 @@ impl Line {
         (self.attempting, self.announced, self.retry_at) = (false, false, 0);
     }
 
+    /// Whether it awaits a connection and nobody has begun one: then it has nothing to do.
+    pub fn rests(&self, sockets: &SocketSet<'static>) -> bool {
+        self.state == State::Connecting
+            && self.half_open.is_none()
+            && self.tcp(sockets).state() == tcp::State::Listen
+    }
+
     /// When there is something to do without anything arriving.
     pub fn due(&self, sockets: &SocketSet<'static>) -> Option<u64> {
         let retry =

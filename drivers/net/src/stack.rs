@@ -178,6 +178,14 @@ impl<N: NetDevice> Stack<N> {
     /// sends what there is to send and room for. Says when it is to be called next if nothing arrives before; `now` or
     /// less means that there is more to do at once.
     pub fn poll(&mut self, now: u64) -> Option<u64> {
+        let more = self.take_in(now);
+        let due = self.give_out(now);
+        if more { Some(now) } else { due }
+    }
+
+    /// The first half of [`poll`](Self::poll): takes frames in, at most [`BUDGET`]. Whether there may be more. The second half is to
+    /// follow, with what their receiver has to say to them.
+    pub fn take_in(&mut self, now: u64) -> bool {
         let at = self.instant(now);
         self.card.flush();
         self.interface.poll_maintenance(at);
@@ -193,9 +201,17 @@ impl<N: NetDevice> Stack<N> {
         }
         let heard = self.card.received != before;
         for line in &mut self.lines {
-            line.watch_peer(&mut self.sockets, now, heard);
-            line.watch_half_open(&mut self.sockets, now);
+            if !line.rests(&self.sockets) {
+                line.watch_peer(&mut self.sockets, now, heard);
+                line.watch_half_open(&mut self.sockets, now);
+            }
         }
+        looks == BUDGET || core::mem::take(&mut self.card.flooded)
+    }
+
+    /// The second half of [`poll`](Self::poll): sends. When the whole is to be called next if nothing arrives before.
+    pub fn give_out(&mut self, now: u64) -> Option<u64> {
+        let at = self.instant(now);
         // What is broken off is said to the peer before another attempt begins.
         self.send_frames(at);
         self.follow(now);
@@ -203,8 +219,7 @@ impl<N: NetDevice> Stack<N> {
             self.send_frames(at);
             self.follow(now);
         }
-        let flooded = core::mem::take(&mut self.card.flooded);
-        if looks == BUDGET || flooded { Some(now) } else { self.next(now, at) }
+        self.next(now, at)
     }
 
     /// Sends a frame for each line that has something to send, as far as there is room, and takes nothing in. Whether it has sent any:
@@ -216,12 +231,6 @@ impl<N: NetDevice> Stack<N> {
             self.interface.poll_egress(at, &mut self.card, &mut self.sockets);
         }
         self.card.sent() != before
-    }
-
-    /// When [`poll`](Self::poll) is to be called next if nothing arrives before.
-    pub fn due(&mut self, now: u64) -> Option<u64> {
-        let at = self.instant(now);
-        self.next(now, at)
     }
 
     fn send_frames(&mut self, at: Instant) {
@@ -236,7 +245,9 @@ impl<N: NetDevice> Stack<N> {
 
     fn follow(&mut self, now: u64) {
         for line in &mut self.lines {
-            line.follow(&mut self.sockets, now);
+            if !line.rests(&self.sockets) {
+                line.follow(&mut self.sockets, now);
+            }
         }
     }
 
@@ -245,6 +256,9 @@ impl<N: NetDevice> Stack<N> {
         let mut around = Around { sockets: &mut self.sockets, haste: self.haste, port: &mut self.port };
         let mut begun = false;
         for line in &mut self.lines {
+            if line.rests(around.sockets) {
+                continue;
+            }
             begun |= line.announce_end(around.sockets, now);
             begun |= line.attempt(&mut around, self.interface.context(), now);
         }
@@ -253,7 +267,8 @@ impl<N: NetDevice> Stack<N> {
 
     /// When there is something to do without anything arriving.
     fn next(&mut self, now: u64, at: Instant) -> Option<u64> {
-        let lines = self.lines.iter().filter_map(|line| line.due(&self.sockets)).min();
+        let lines = self.lines.iter().filter(|line| !line.rests(&self.sockets));
+        let lines = lines.filter_map(|line| line.due(&self.sockets)).min();
         // What waits for room on the card waits for the card.
         let full = self.card.is_full();
         let stack = self.interface.poll_at(at, &self.sockets).map(|due| self.nanoseconds(due));

@@ -21,6 +21,10 @@ const ROOM: usize = 256 << 10;
 /// A block is closed when it has so many bytes: what a block has beside its entries is then little, also beside frames.
 const BLOCK_BYTES: usize = 8 << 10;
 
+/// A primary closes a block with so many bytes at the end of an exit: the guest's answer to the frames in it shall not have to wait for
+/// their being sealed. A block is then a hundredth longer than what is in it, at most.
+const EAGER_BYTES: usize = 2 << 10;
+
 /// A block of a recording is closed when its first entry is so old, nanoseconds of the host.
 const BLOCK_AGE: u64 = 500_000_000;
 
@@ -99,7 +103,8 @@ impl Journal {
     /// Closes a block that has waited long enough, and sends. `halted`: the guest is. False: the log is broken.
     pub fn send(&mut self, mark: &Mark, halted: bool) -> bool {
         self.running = (!halted).then(|| self.running.unwrap_or_else(time::now_ns));
-        if self.block_due(halted).is_some_and(|due| time::now_ns() >= due) {
+        let much = matches!(self.outlet, Outlet::Pair) && self.writer.pending_bytes() >= EAGER_BYTES;
+        if much || self.block_due(halted).is_some_and(|due| time::now_ns() >= due) {
             self.close(mark);
         }
         self.poll();

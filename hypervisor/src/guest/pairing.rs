@@ -4,6 +4,7 @@ use super::board::{Board, reason};
 use super::replaying::Ended;
 use super::tape::{Here, Tape};
 use crate::arch::time;
+use crate::network::service;
 use crate::pair::{Ends, Link, Turn};
 use crate::vcpu::Active;
 use crate::{duties, machine_line};
@@ -31,10 +32,12 @@ pub enum Awaited {
 }
 
 /// Waits for an interrupt while the guest does not run. What only varies a running guest must not keep this host awake: as long as
-/// a duty is pending, no interrupt is let in.
+/// a duty is pending, no interrupt is let in. Cards that are held back for the guest's sake are looked at first.
 pub fn idle(until: Option<u64>) {
     duties::take(duties::VARIATION);
-    time::wait_for_interrupt(until);
+    if !service::call_held() {
+        time::wait_for_interrupt(until);
+    }
 }
 
 impl Board {
@@ -130,11 +133,12 @@ impl Board {
                 return Some(reason::NO_LOG);
             }
             let pushed = recording.journal().bytes().0;
-            let behind = self.pair.as_ref().is_some_and(|link| link.is_behind(pushed));
-            if (stands || behind || duties::pending() & duties::LOG != 0)
-                && let Some(why) = self.serve_pair()
-            {
-                return Some(why);
+            if stands || duties::pending() & duties::LOG != 0 {
+                if let Some(why) = self.serve_pair() {
+                    return Some(why);
+                }
+            } else if self.pair.as_ref().is_some_and(|link| link.is_behind(pushed)) {
+                self.with_link(false, Link::hurry);
             }
             let Tape::Recording(recording) = &self.tape else { break };
             if recording.journal().has_room() && self.outside.has_room() {

@@ -270,7 +270,7 @@ impl Link {
 
     /// Takes in what has come to the cards.
     fn receive(&mut self, now: u64, ends: &mut Ends<'_>) {
-        self.wire.poll(now);
+        self.wire.take_in(now);
         loop {
             let mut events: Deque<Event, ACTIONS> = Deque::new();
             let taken = Cell::new(false);
@@ -506,7 +506,9 @@ impl Link {
         self.send_log(journal);
         let on_wire = self.wire.hurry(now);
         self.step(Event::Sent(self.positions.sent), now, &mut Ends::nothing());
-        self.set_alarm(now, ends);
+        if alarm::deadline(Alarm::Log).is_none_or(|at| self.wire.due().is_some_and(|due| due < at)) {
+            self.set_alarm(now, ends);
+        }
         on_wire
     }
 
@@ -574,19 +576,15 @@ impl Link {
 
     /// Has [`crate::duties::LOG`] raised when something is due.
     fn set_alarm(&self, now: u64, ends: &Ends<'_>) {
-        let block = ends.journal.as_ref().and_then(|journal| journal.block_due(ends.halted));
+        // A guest that runs exits for its clock often enough.
+        let block = ends.journal.as_ref().filter(|_| ends.halted).and_then(|journal| journal.block_due(true));
         let rounds = self.rounds.as_ref().and_then(Rounds::due);
         // A backup that executes what it has tells so though nothing arrives.
         let executes = self.started && !ends.drained && ends.stream.is_some();
         let tell = executes.then(|| now.saturating_add(TELL_NS));
         let dues =
             [self.pair.next_deadline(), self.arbiter.next_deadline(), self.wire.due(), block, rounds, tell];
-        let due = dues.into_iter().flatten().min();
-        let polled = alarm::deadline(Alarm::Log);
-        // A card without interrupts may have set it for sooner.
-        if due.is_some_and(|due| polled.is_none_or(|at| due < at)) {
-            alarm::set(Alarm::Log, due);
-        }
+        alarm::set(Alarm::Log, dues.into_iter().flatten().min());
     }
 
     /// Keeps a frame from the guest's card if it is a heartbeat: then it is nothing for the guest.

@@ -22,6 +22,12 @@ const RECEIVE_BYTES: usize = 320 << 10;
 /// Bytes that are moved at once between connection and channel.
 const PIECE: usize = 16 << 10;
 
+/// Bytes of the log that one frame carries at least, if there are so many.
+const SEGMENT: usize = 1_400;
+
+/// What was sent in a hurry is looked after so much later at the latest, nanoseconds: less than TCP's patience.
+const LOOK_NS: u64 = 20_000_000;
+
 /// How many times as fast as ours TCP's clock runs: the peer is on the same wire.
 const HASTE: u32 = 20;
 
@@ -38,8 +44,9 @@ pub struct Wire {
     connected: [bool; PLACES],
     /// The channel is closed for good.
     closed: bool,
-    /// The stack has something to do since it was polled.
-    touched: bool,
+    /// Something came since the card was let interrupt, and there may be more.
+    busy: bool,
+    more: bool,
     /// What the card may interrupt for.
     wanted: NetEvents,
     /// When the stack wants to be polled, nanoseconds of uptime.
@@ -120,7 +127,8 @@ impl Card {
             end,
             connected: [false; PLACES],
             closed: false,
-            touched: true,
+            busy: false,
+            more: false,
             wanted: NetEvents::NONE,
             due: None,
             piece: vec![0; PIECE].into_boxed_slice(),
@@ -141,6 +149,10 @@ impl Wire {
             return;
         }
         for line in 0..self.stack.lines() {
+            if !self.connected[line] && self.stack.state(line) == State::Connecting {
+                // Nobody is there.
+                continue;
+            }
             self.follow(line, now);
             self.give_events(take);
             while ready(PIECE) {
@@ -148,8 +160,6 @@ impl Wire {
                 if count == 0 {
                     break;
                 }
-                // The peer may have waited for this room.
-                self.touched = true;
                 let mut fed = 0;
                 while fed < count {
                     fed += self.channel.feed(line, &self.piece[fed..count]);
@@ -189,53 +199,59 @@ impl Wire {
     }
 
     fn begin(&mut self, line: usize) {
-        self.touched = true;
         self.end.begin(&mut self.stack, line);
     }
 
     /// Sends what the channel has to send, as far as there is room, and datagrams.
     pub fn send(&mut self, now: u64) {
-        for line in 0..self.stack.lines() {
+        for line in (0..PLACES).filter(|line| self.connected[*line]) {
             loop {
                 let room = self.stack.room(line).min(PIECE);
                 let count = self.channel.pull(line, &mut self.piece[..room]);
                 if count == 0 {
                     break;
                 }
-                self.touched = true;
                 self.stack.send(line, &self.piece[..count]);
             }
         }
-        if self.touched {
-            self.poll(now);
-        }
+        self.due = self.stack.give_out(now);
+        let more = core::mem::take(&mut self.more) || self.due.is_some_and(|due| due <= now);
+        self.service.polled(core::mem::take(&mut self.busy), more);
+        self.want_events();
     }
 
     /// Sends what the channel has to send to the peer, and nothing else; what has arrived stays where it is. At which tick of the
-    /// time-stamp counter the card was told, if all of it left.
+    /// time-stamp counter the card was told, if all of it left. [`due`](Self::due) is a while from now at most.
     pub fn hurry(&mut self, now: u64) -> Option<u64> {
         let line = self.channel.peer_place()?;
+        let mut bytes = 0;
         loop {
             let room = self.stack.room(line).min(PIECE);
             let count = self.channel.pull(line, &mut self.piece[..room]);
             if count == 0 {
                 break;
             }
-            self.stack.send(line, &self.piece[..count]);
+            bytes += self.stack.send(line, &self.piece[..count]);
         }
         let mut told = None;
-        while self.stack.push(now) {
+        // Nothing is asked that a poll will find out: each question goes to all sockets.
+        for _ in 0..bytes.div_ceil(SEGMENT) {
+            if !self.stack.push(now) {
+                break;
+            }
             told = Some(cpu::tsc());
         }
-        self.due = self.stack.due(now);
-        self.want_events();
+        let look = now.saturating_add(LOOK_NS);
+        self.due = Some(self.due.map_or(look, |due| due.min(look)));
+        if self.stack.waits_for_card() {
+            self.want_events();
+        }
         told.filter(|_| self.channel.waiting() == 0)
     }
 
     /// Closes the channel for good; what was given to it before is still delivered.
     pub fn close(&mut self) {
         if !core::mem::replace(&mut self.closed, true) {
-            self.touched = true;
             for line in 0..self.stack.lines() {
                 self.channel.disconnected(line);
                 self.stack.close(line);
@@ -245,7 +261,6 @@ impl Wire {
 
     /// Sends a datagram. It may be lost.
     pub fn send_datagram(&mut self, to: Peer, bytes: &[u8]) {
-        self.touched = true;
         self.stack.send_datagram(to, bytes);
     }
 
@@ -254,21 +269,21 @@ impl Wire {
         self.stack.receive_datagram(bytes)
     }
 
-    /// Lets card and stack do what there is to do.
-    pub fn poll(&mut self, now: u64) {
-        self.touched = false;
+    /// Takes in what has come to the card. [`send`](Self::send) is to follow.
+    pub fn take_in(&mut self, now: u64) {
         let events = self.stack.card().take_events();
         let before = self.stack.received_frames();
-        self.due = self.stack.poll(now);
-        let busy = events != NetEvents::NONE || self.stack.received_frames() != before;
-        let more = self.due.is_some_and(|due| due <= now);
-        self.service.polled(busy, more);
-        self.want_events();
+        self.more |= self.stack.take_in(now);
+        self.busy |= events != NetEvents::NONE || self.stack.received_frames() != before;
     }
 
     /// Has the card interrupt for what is waited for.
     fn want_events(&mut self) {
-        let wanted = NetEvents { received: true, sent: self.stack.waits_for_card(), link: true };
+        let wanted = if self.service.is_quiet() {
+            NetEvents::NONE
+        } else {
+            NetEvents { received: true, sent: self.stack.waits_for_card(), link: true }
+        };
         if wanted != self.wanted {
             self.wanted = wanted;
             self.stack.card().set_events(wanted);
@@ -277,7 +292,7 @@ impl Wire {
 
     /// When this wants to be polled though nothing arrives, nanoseconds of uptime.
     pub fn due(&self) -> Option<u64> {
-        self.due.into_iter().chain(self.channel.deadline()).min()
+        [self.due, self.channel.deadline(), self.service.due()].into_iter().flatten().min()
     }
 
     /// The card, for people.
