@@ -79,6 +79,7 @@ mod frequent {
     pub const IO: u32 = 30;
     pub const RDMSR: u32 = 31;
     pub const WRMSR: u32 = 32;
+    pub const RDTSCP: u32 = 51;
     /// The one among them that is no instruction's: see [`super::Machine::written_first`].
     pub const EPT_VIOLATION: u32 = 48;
 }
@@ -283,6 +284,10 @@ pub fn run<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Stop {
             frequent::RDTSC => {
                 machine.instruction_exited(on);
                 time_stamp(on, machine)
+            }
+            frequent::RDTSCP => {
+                machine.instruction_exited(on);
+                time_stamp_and_processor(on, machine)
             }
             frequent::IO => {
                 machine.instruction_exited(on);
@@ -520,6 +525,7 @@ fn time_stamp<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
     Verdict::Skip
 }
 
+#[inline(always)]
 fn time_stamp_and_processor<M: Machine>(on: &mut Active<'_>, machine: &mut M) -> Verdict {
     on.registers_mut().gpr[Registers::RCX] = processor::guest_tsc_aux() & 0xffff_ffff;
     time_stamp(on, machine)

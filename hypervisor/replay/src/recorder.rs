@@ -82,10 +82,17 @@ impl Recorder {
         self.course.end_exit(reason, n, registers);
     }
 
+    /// Whether [`hash_due`](Self::hash_due) has an entry after this exit.
+    #[inline]
+    #[must_use]
+    pub const fn is_hash_due(&self) -> bool {
+        self.course.exits() - self.hashed >= HASH_EVERY
+    }
+
     /// An [`Event::Hash`], if one is due. To be asked after [`end_exit`](Self::end_exit).
     #[inline]
     pub fn hash_due(&mut self) -> Option<Entry<'static>> {
-        if self.course.exits() - self.hashed < HASH_EVERY {
+        if !self.is_hash_due() {
             return None;
         }
         self.hashed = self.course.exits();

@@ -365,13 +365,18 @@ impl Board {
             && !self.tables_written()
     }
 
-    /// The last exit was a synchronous one of an unprotected guest, and nothing follows from it.
+    /// The last exit was a synchronous one, and nothing follows from it but that a recording has to fold it.
     #[inline(always)]
     fn is_plain_exit(&self) -> bool {
         let interrupts = &self.computer.interrupts;
         let more = interrupts.pending() | interrupts.nmi_pending() | self.nmi_due | self.window;
         let more = more | self.outside.is_open();
-        !more && matches!(self.tape, Tape::Off) && self.reached < self.computer.due()
+        let folded_only = match &self.tape {
+            Tape::Off => true,
+            Tape::Recording(recording) => recording.only_folds(self.reached),
+            Tape::Replaying(_) => false,
+        };
+        !more && folded_only && self.reached < self.computer.due()
     }
 
     /// What [`Machine::prepare`] does unless there is nothing to do.
@@ -409,6 +414,7 @@ impl Machine for Board {
         if self.nothing_waits(on) {
             if self.exit && self.is_plain_exit() {
                 (self.exit, self.changed) = (false, false);
+                self.end_exit(on);
                 return Verdict::Resume;
             }
             if !(self.exit | self.changed) {

@@ -44,6 +44,12 @@ impl Recording {
         &mut self.journal
     }
 
+    /// After a synchronous exit at this guest time nothing is due but to fold it.
+    #[inline]
+    pub const fn only_folds(&self, reached: Instant) -> bool {
+        reached < self.checkpoint && !self.recorder.is_hash_due()
+    }
+
     /// Where the guest is, between two synchronous exits.
     pub fn here(&self, on: &Active<'_>, n: u64) -> Here {
         Here::Between { n, registers: on.place_registers(), mov_ss: on.blocked_by_mov_ss() }
