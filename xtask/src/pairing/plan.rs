@@ -51,6 +51,9 @@ pub struct PairOptions {
     pub words: [String; 2],
     /// What is typed on the hosts' consoles.
     pub typed: Vec<Typed>,
+    /// Each host's kernel behaves otherwise wherever it may: shorter runs, interrupts for nothing, pages out of reach. It finds bugs, and
+    /// costs the guest some of its time.
+    pub vary: bool,
     /// How many times as slow as the other each host is: of host a, of host b.
     pub slow: [u64; 2],
     /// Another virtual machine for host b, which must not become a pair with host a's.
@@ -84,6 +87,7 @@ impl PairOptions {
             host,
             words: Default::default(),
             typed: Vec::new(),
+            vary: true,
             slow: [1; 2],
             other: None,
             seed: 1,
@@ -178,9 +182,10 @@ fn host(vm: &Vm, name: HostName, words: &str, options: &PairOptions) -> Result<(
     let number = u64::from(name == HostName::B);
     let seed = options.seed.wrapping_mul(2).wrapping_add(number);
     let own = &options.host;
+    let variation = if options.vary { format!("variation={seed} ") } else { String::new() };
     let host = Host {
         name: format!("{}-{name}", own.name),
-        words: format!("{} host={name} variation={seed} {words}", own.words).trim().to_owned(),
+        words: format!("{} host={name} {variation}{words}", own.words).trim().to_owned(),
         knobs: knobs(&own.knobs, seed),
         console: if options.typed.iter().any(|typed| typed.host == name) {
             Console::Typed

@@ -35,12 +35,11 @@ pub fn run(bench: &Bench) -> Result<(Echo, Figures)> {
     let step = ui::step("ping a guest, protected");
     let capture = paths::out_dir()?.join("bench-ft-echo.pcap");
     let options = PairOptions {
-        seed: bench.seed,
         until: Some(Moment::parse(&format!("armed+{PINGED}ns"))?),
         end: Some(60_000 * MS),
         ping: Some(PingConfig::default()),
         log_capture: Some(capture.clone()),
-        ..PairOptions::new(bench.host("echo-pair"))
+        ..bench.pair(bench.host("echo-pair"))
     };
     let outcome = pair::run(&paired(&vm()?, bench.seed)?, &options)?;
     outcome.check()?;

@@ -29,10 +29,9 @@ pub fn run(bench: &Bench, seconds: u32) -> Result<Idle> {
     let guest = Payload::Cloud.describe("quiet wl=boot stay=1")?;
     let vm = paired(&Description { networks: 1, ..guest }.vm()?, bench.seed)?;
     let options = PairOptions {
-        seed: bench.seed,
         until: Some(Moment::parse(&format!("armed+{}ns", rest + length))?),
         log_capture: Some(capture.clone()),
-        ..PairOptions::new(bench.host("idle-pair"))
+        ..bench.pair(bench.host("idle-pair"))
     };
     let outcome = pair::run(&vm, &options)?;
     let packets = wire::read(&capture);

@@ -124,7 +124,7 @@ fn protected_run(bench: &Bench, load: &'static str) -> Result<One> {
     let mut host = bench.host(&format!("{load}-pair"));
     host.outside = outside;
     let vm = paired(&machine(bench, load)?, bench.seed)?;
-    let outcome = run(&vm, &PairOptions { seed: bench.seed, end: Some(END), ..PairOptions::new(host) })?;
+    let outcome = run(&vm, &PairOptions { end: Some(END), ..bench.pair(host) })?;
     outcome.check()?;
     ensure!(outcome.history.alone().is_empty(), "a host went on alone\n{}", outcome.last_words());
     outcome.hosts.iter().try_for_each(|host| host.expect(&Exit::Success))?;

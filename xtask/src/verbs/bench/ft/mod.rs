@@ -14,6 +14,7 @@ mod table;
 mod takeover;
 mod wire;
 
+use crate::pairing::plan::PairOptions;
 use crate::setup::{self, Purpose};
 use crate::vm::host::Host;
 use crate::{emulator, ui};
@@ -28,7 +29,7 @@ const PARTS: [&str; 5] = ["echo", "takeover", "idle", "network", "work"];
 ///
 /// Everything is measured in emulated time, by which a host executes --ips instructions a second, and cables have a latency of
 /// 50 us and carry 1 Gbit/s: the wall clock plays no part, and the same seed gives the same figures. "Protected" is a pair of hosts on
-/// the lock-step network with other skids and other host timers; "unprotected" is one such host with the same guest, stations and
+/// the lock-step network with different skids; "unprotected" is one such host with the same guest, stations and
 /// cables. A load's own time is that of a run with it less that of a run without. The paper's and COLO's figures are printed beside;
 /// they were measured on other machines.
 ///
@@ -95,6 +96,11 @@ impl Bench {
     /// A host, whose run's directory has this name.
     fn host(&self, name: &str) -> Host {
         Host { limit: LIMIT, ips: self.ips, ..Host::new(&format!("bench-ft-{name}"), self.kernel.clone()) }
+    }
+
+    /// A pair on such hosts. Nothing disturbs them: what a test does to find bugs would count as protection's cost.
+    fn pair(&self, host: Host) -> PairOptions {
+        PairOptions { seed: self.seed, vary: false, ..PairOptions::new(host) }
     }
 }
 
