@@ -159,7 +159,7 @@ mod tests {
     fn at(registers: Registers) -> Check {
         let mut course = Course::new();
         course.begin_exit();
-        course.end_exit(10, 100, &registers);
+        course.end_exit(10, 100, |to| *to = registers);
         Check::of(&course)
     }
 

@@ -47,12 +47,13 @@ impl Course {
         self.exits += 1;
     }
 
-    /// The exit was dealt with: `reason` is its basic reason, `n` and `registers` are what it has come to.
-    #[inline]
-    pub fn end_exit(&mut self, reason: u16, n: u64, registers: &Registers) {
-        let words = [u64::from(reason), n, registers.hash().0];
+    /// The exit was dealt with: `reason` is its basic reason, `n` and the registers, which `fill` writes, are what it has come to.
+    #[inline(always)]
+    pub fn end_exit(&mut self, reason: u16, n: u64, fill: impl FnOnce(&mut Registers)) {
+        // In their place: copying them would take as long as hashing them.
+        fill(&mut self.registers);
+        let words = [u64::from(reason), n, self.registers.hash().0];
         self.hash = words.into_iter().fold(self.hash, fold);
-        self.registers = *registers;
     }
 }
 

@@ -77,9 +77,9 @@ impl Recorder {
     }
 
     /// See [`Course::end_exit`].
-    #[inline]
-    pub fn end_exit(&mut self, reason: u16, n: u64, registers: &Registers) {
-        self.course.end_exit(reason, n, registers);
+    #[inline(always)]
+    pub fn end_exit(&mut self, reason: u16, n: u64, fill: impl FnOnce(&mut Registers)) {
+        self.course.end_exit(reason, n, fill);
     }
 
     /// Whether [`hash_due`](Self::hash_due) has an entry after this exit.

@@ -170,6 +170,12 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
         self.course.exits()
     }
 
+    /// See [`Course::registers`].
+    #[inline]
+    pub const fn registers(&self) -> &Registers {
+        self.course.registers()
+    }
+
     /// The number of the entry that comes next, from 0 on.
     pub const fn position(&self) -> u64 {
         self.entry
@@ -216,9 +222,9 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
     }
 
     /// See [`Course::end_exit`].
-    #[inline]
-    pub fn end_exit(&mut self, reason: u16, n: u64, registers: &Registers) {
-        self.course.end_exit(reason, n, registers);
+    #[inline(always)]
+    pub fn end_exit(&mut self, reason: u16, n: u64, fill: impl FnOnce(&mut Registers)) {
+        self.course.end_exit(reason, n, fill);
     }
 
     /// Whether the next entry is between two synchronous exits: then [`order`](Self::order) wants to see the guest after every

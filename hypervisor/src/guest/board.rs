@@ -357,7 +357,7 @@ impl Board {
     #[inline(always)]
     fn nothing_waits(&self, on: &Active<'_>) -> bool {
         let elsewhere = match &self.tape {
-            Tape::Replaying(_) => self.is_near_landing(on),
+            Tape::Replaying(_) => !self.gear.is_quiet(on.emulated()),
             _ => self.late | (self.computer.due() < self.alarm),
         };
         !(elsewhere | self.halt_again | self.host_exit)
@@ -365,7 +365,7 @@ impl Board {
             && !self.tables_written()
     }
 
-    /// The last exit was a synchronous one, and nothing follows from it but that a recording has to fold it.
+    /// The last exit was a synchronous one, and nothing follows from it but that a recording or a replay has to fold it.
     #[inline(always)]
     fn is_plain_exit(&self) -> bool {
         let interrupts = &self.computer.interrupts;
@@ -374,7 +374,7 @@ impl Board {
         let folded_only = match &self.tape {
             Tape::Off => true,
             Tape::Recording(recording) => recording.only_folds(self.reached),
-            Tape::Replaying(_) => false,
+            Tape::Replaying(replaying) => replaying.passes_by(),
         };
         !more && folded_only && self.reached < self.computer.due()
     }
@@ -433,9 +433,9 @@ impl Machine for Board {
 
     #[inline(always)]
     fn written_first(&mut self, on: &Active<'_>, guest: u64) -> bool {
-        // What came for the host waits for this exit; a landing looks at each.
+        // What came for the host waits for this exit, or a landing does.
         let awaited = match &self.tape {
-            Tape::Replaying(_) => self.is_near_landing(on),
+            Tape::Replaying(_) => !self.gear.is_quiet(on.emulated()),
             _ => self.late,
         };
         !(awaited | self.host_exit) && self.note_first_write(guest)

@@ -10,7 +10,7 @@ use super::replaying::Ended;
 use super::tape::Tape;
 use crate::vcpu::{Active, Stop, Verdict};
 use crate::{duties, terminal};
-use replay::landing::{Action, Cause, Seen};
+use replay::landing::{Action, Seen};
 use replay::log::entry::{Entry, Event, Place};
 use replay::log::error::Label;
 use replay::point::RegistersHash;
@@ -30,11 +30,8 @@ const DRIFT: u64 = 16;
 /// Entries that are looked at for one that the guest has passed.
 const LOOKAHEAD: usize = 64;
 
-/// Further than this from where the overflow interrupt is due, in instructions, an exit says nothing new about the landing.
-const FAR: u64 = 1000;
-
 /// So many looks of the watchdog's make one for an entry that the guest has passed: each reads entries ahead.
-const LOOKS: u8 = 16;
+const LOOKS: u8 = 64;
 
 /// How the guest is entered while it is led.
 #[derive(Debug, Default)]
@@ -47,35 +44,22 @@ pub struct Gear {
     steps: bool,
     /// There is a breakpoint.
     pub breakpoint: bool,
+    /// Exits on the way need no look as long as software has completed fewer instructions than this since it had completed so many.
+    quiet: u64,
+    since: u64,
     /// It runs through some iterations of a repeated instruction.
     pub iterating: Option<Iterating>,
 }
 
 impl Gear {
-    /// The guest is on its way to an overflow interrupt that is armed and far.
-    #[inline]
-    const fn is_far(&self, n: u64, emulated: u64) -> bool {
-        match self.armed {
-            Some((at, since)) if !self.steps && !self.breakpoint => {
-                emulated.wrapping_sub(since) <= DRIFT && n.saturating_add(FAR) <= at
-            }
-            _ => false,
-        }
+    /// Whether the guest's next stop on its way will come by itself, in time, whatever exits there are before.
+    #[inline(always)]
+    pub const fn is_quiet(&self, emulated: u64) -> bool {
+        emulated.wrapping_sub(self.since) < self.quiet
     }
 }
 
 impl Board {
-    /// The guest is led to a place so near that every exit is to be looked at.
-    #[inline]
-    pub fn is_near_landing(&self, on: &Active<'_>) -> bool {
-        match &self.tape {
-            Tape::Replaying(replaying) if replaying.replayer.is_landing() => {
-                self.cause != Cause::Other || !self.gear.is_far(self.time.instructions(), on.emulated())
-            }
-            _ => false,
-        }
-    }
-
     /// The backup's part before an entry. `exit`: the last exit was a synchronous one.
     pub fn follow(&mut self, on: &mut Active<'_>, exit: bool) -> Verdict {
         if self.host_exit {
@@ -94,7 +78,7 @@ impl Board {
             return self.approach(on);
         }
         if replaying.replayer.is_landing() {
-            return if self.is_near_landing(on) { self.approach(on) } else { Verdict::Resume };
+            return if self.gear.is_quiet(on.emulated()) { Verdict::Resume } else { self.approach(on) };
         }
         self.run_as(on, Run::Free);
         Verdict::Resume
@@ -135,6 +119,8 @@ impl Board {
             let Tape::Replaying(replaying) = &mut self.tape else { return true };
             match replaying.replayer.order(moment, || seen, || on.place_registers()) {
                 Order::Apply(entry) => {
+                    // What comes next is another way.
+                    self.gear.quiet = 0;
                     if !self.act_whole(on, entry) {
                         return false;
                     }
@@ -315,6 +301,15 @@ impl Board {
 
     /// Sets the processor up for a run.
     fn run_as(&mut self, on: &mut Active<'_>, run: Run) {
+        self.set_up(on, run);
+        (self.gear.quiet, self.gear.since) = match (run, self.gear.armed) {
+            (Run::Free, _) => (u64::MAX, on.emulated()),
+            (Run::Landing(Action::RunToOverflow { .. }), Some((_, since))) => (DRIFT + 1, since),
+            _ => (0, 0),
+        };
+    }
+
+    fn set_up(&mut self, on: &mut Active<'_>, run: Run) {
         let (overflow, breakpoint, step) = match run {
             Run::Free => (None, None, false),
             Run::Landing(Action::RunToOverflow { at, .. }) => (Some(at), None, false),
@@ -377,7 +372,7 @@ impl Board {
 
     /// The overflow interrupt has come: nothing is armed any more.
     pub fn overflow_came(&mut self) {
-        self.gear.armed = None;
+        (self.gear.armed, self.gear.quiet) = (None, 0);
     }
 
     /// The guest has come to its end in a replay: what the log has for this moment is the recording's end, if they are alike.

@@ -128,8 +128,7 @@ impl Inspect for Still<'_, '_> {
             tell_entry(number, &entry, out)?;
         }
         writeln!(out, "    -- here, after synchronous exit {}:", replaying.replayer.exits())?;
-        let exits = replaying.trail.oldest_ordered();
-        for step in exits.skip(replaying.trail.len().saturating_sub(EXITS)) {
+        for step in replaying.last_exits(EXITS) {
             let (exit, reason, n, rip) = (step.exit, reason_name(step.reason), step.n, step.rip);
             writeln!(out, "       exit {exit}: {reason}, n {n}, rip {rip:#x}")?;
         }

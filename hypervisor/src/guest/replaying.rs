@@ -18,11 +18,10 @@ use replay::landing::Seen;
 use replay::log::error::{Error as LogError, Label};
 use replay::log::flows::FRAME_MAX;
 use replay::log::open::Entries;
-use replay::point::Registers;
 use replay::replayer::{Divergence, Replayer, Run, What};
 
 /// Synchronous exits remembered for the operator.
-pub const TRAIL: usize = 32;
+const TRAIL: usize = 32;
 
 /// Exits on the way to an entry that are remembered.
 const APPROACH: usize = 12;
@@ -34,7 +33,7 @@ const PROGRESS_NS: u64 = 500_000_000;
 const PROGRESS_EXITS: u64 = 1 << 10;
 
 /// A synchronous exit that the guest has been at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Step {
     /// Its number.
     pub exit: u64,
@@ -136,8 +135,8 @@ pub struct Replaying {
     pub options: ReplayOptions<'static>,
     /// The last exits on the way to an entry, and how the guest was entered after each.
     pub approach: HistoryBuf<(Seen, Run), APPROACH>,
-    /// The last synchronous exits.
-    pub trail: HistoryBuf<Step, TRAIL>,
+    /// The last synchronous exits, each at its number modulo [`TRAIL`].
+    trail: [Step; TRAIL],
     /// Host time at the start, at the end and at the last line of progress, nanoseconds.
     started: u64,
     finished: u64,
@@ -158,7 +157,7 @@ impl Replaying {
             frame: vec![0; FRAME_MAX].into_boxed_slice(),
             options,
             approach: HistoryBuf::new(),
-            trail: HistoryBuf::new(),
+            trail: [Step::default(); TRAIL],
             started: now,
             finished: now,
             told: now,
@@ -184,10 +183,13 @@ impl Replaying {
     }
 
     /// The synchronous exit was dealt with.
-    pub fn end_exit(&mut self, reason: u16, n: u64, registers: &Registers) {
-        self.replayer.end_exit(reason, n, registers);
+    #[inline]
+    pub fn end_exit(&mut self, on: &Active<'_>, n: u64) {
+        let reason = on.last_reason();
+        self.replayer.end_exit(reason, n, |to| on.write_place_registers(to));
         let exit = self.replayer.exits();
-        self.trail.write(Step { exit, reason, n, rip: registers.rip });
+        self.trail[(exit % TRAIL as u64) as usize] =
+            Step { exit, reason, n, rip: self.replayer.registers().rip };
         let stop = match self.options.until {
             Some(Until::Exit(at)) => exit >= at,
             Some(Until::Count(at)) => n >= at,
@@ -196,6 +198,26 @@ impl Replaying {
         if stop {
             self.end(Ended::Stopped);
         }
+    }
+
+    /// At this synchronous exit nothing is to be done but to fold it: the log has nothing for it.
+    #[inline]
+    pub fn passes_by(&self) -> bool {
+        let replayer = &self.replayer;
+        (replayer.is_landing() || replayer.is_ahead())
+            && self.ended.is_none()
+            && self.options.until.is_none()
+            && !replayer.exits().is_multiple_of(PROGRESS_EXITS)
+    }
+
+    /// The last synchronous exits, so many at most, in order.
+    pub fn last_exits(&self, count: usize) -> impl Iterator<Item = &Step> {
+        let exits = self.replayer.exits();
+        let first = exits.saturating_sub(count.min(TRAIL) as u64) + 1;
+        // After a return to a checkpoint, those before it may have been written over.
+        (first..=exits).filter_map(|exit| {
+            Some(&self.trail[(exit % TRAIL as u64) as usize]).filter(|step| step.exit == exit)
+        })
     }
 
     /// Whether a line of progress is due.

@@ -51,14 +51,13 @@ impl Board {
     /// The synchronous exit was dealt with.
     #[inline]
     pub fn end_exit(&mut self, on: &Active<'_>) {
-        if let Tape::Off = self.tape {
-            return;
-        }
-        let (reason, n, registers) = (on.last_reason(), self.time.instructions(), on.place_registers());
         match &mut self.tape {
             Tape::Off => {}
-            Tape::Recording(recording) => recording.recorder.end_exit(reason, n, &registers),
-            Tape::Replaying(replaying) => replaying.end_exit(reason, n, &registers),
+            Tape::Recording(recording) => {
+                let (reason, n) = (on.last_reason(), self.time.instructions());
+                recording.recorder.end_exit(reason, n, |to| on.write_place_registers(to));
+            }
+            Tape::Replaying(replaying) => replaying.end_exit(on, self.time.instructions()),
         }
     }
 }

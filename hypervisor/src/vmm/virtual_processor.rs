@@ -221,13 +221,18 @@ impl Active<'_> {
 
     /// The integer registers, as far as they name a place.
     pub fn place_registers(&self) -> replay::point::Registers {
-        let mut general = self.vcpu.registers.gpr;
-        general[4] = self.vmcs().read(fields::GUEST_RSP);
-        replay::point::Registers {
-            general,
-            rip: self.vmcs().read(fields::GUEST_RIP),
-            rflags: self.vmcs().read(fields::GUEST_RFLAGS),
-        }
+        let mut registers = replay::point::Registers::NONE;
+        self.write_place_registers(&mut registers);
+        registers
+    }
+
+    /// The same, written there.
+    #[inline(always)]
+    pub fn write_place_registers(&self, to: &mut replay::point::Registers) {
+        to.general = self.vcpu.registers.gpr;
+        to.general[4] = self.vmcs().read(fields::GUEST_RSP);
+        to.rip = self.vmcs().read(fields::GUEST_RIP);
+        to.rflags = self.vmcs().read(fields::GUEST_RFLAGS);
     }
 
     /// Whether MOV SS or POP SS blocks events.

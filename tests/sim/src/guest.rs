@@ -246,7 +246,7 @@ impl Guest {
         self.machine.end_exit();
         self.exit = true;
         if let Some(tape) = tape {
-            tape.recorder.end_exit(reason(exit), self.machine.n(), &self.machine.registers());
+            tape.recorder.end_exit(reason(exit), self.machine.n(), |to| *to = self.machine.registers());
         }
         if self.has_sent() {
             self.take_in(tape, &Event::Output);
@@ -406,7 +406,7 @@ impl Guest {
     fn followed_exit(&mut self, track: &mut Track<'_>, exit: Exit) {
         self.machine.end_exit();
         self.exit = true;
-        track.replayer.end_exit(reason(exit), self.machine.n(), &self.machine.registers());
+        track.replayer.end_exit(reason(exit), self.machine.n(), |to| *to = self.machine.registers());
     }
 
     /// From here on this host leads.

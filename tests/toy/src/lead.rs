@@ -99,7 +99,7 @@ impl Lead {
             }
             if self.exit {
                 self.machine.end_exit();
-                self.recorder.end_exit(reason(exit), self.machine.n(), &self.machine.registers());
+                self.recorder.end_exit(reason(exit), self.machine.n(), |to| *to = self.machine.registers());
                 self.put_out();
             }
         }

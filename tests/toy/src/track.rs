@@ -149,7 +149,7 @@ impl<'l, S: Source<'l, Error = Error>> Track<'l, S> {
         if self.ended.is_none() {
             self.machine.end_exit();
             self.spoil();
-            self.replayer.end_exit(reason(exit), self.machine.n(), &self.machine.registers());
+            self.replayer.end_exit(reason(exit), self.machine.n(), |to| *to = self.machine.registers());
         }
         true
     }
