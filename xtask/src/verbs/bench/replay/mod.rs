@@ -18,8 +18,8 @@ const LOADS: [&str; 9] =
 
 /// Recording and replaying: bytes of log, guest work, time, landings; beside QEMU's record/replay.
 ///
-/// Every load runs not recorded, recorded with strict paging (and some with fast), and replayed on a host with another skid and
-/// another variation. A load's own cost and log are those of its run without those of a run that only boots. Cost is instructions of
+/// Every load runs not recorded, recorded with strict paging (and some with fast), and replayed: first on a host with another skid,
+/// whose time counts, then on others that behave otherwise on purpose, too. A load's own cost and log are those of its run without those of a run that only boots. Cost is instructions of
 /// the emulated host; QEMU's is its processor time in user mode, since its emulated time is a function of the guest's instructions.
 ///
 /// The peer is the qemu-system-x86_64 that is installed, with the same kernel, initial file system and loads.

@@ -32,7 +32,7 @@ pub struct Replayed {
     pub load: &'static str,
     /// It ended in the identical state.
     pub equal: bool,
-    /// What it took: seconds of the emulated host, or of the peer's processor time.
+    /// What it took: seconds of the emulated host, or of the peer's processor time; not a number where that does not count.
     pub seconds: f64,
     /// What the recording took, in the same, without the time in which the guest was halted.
     pub recorded: f64,
@@ -100,6 +100,7 @@ impl Side {
             .iter()
             .filter(|replay| replay.load == load)
             .map(|replay| replay.seconds / replay.recorded)
+            .filter(|ratio| ratio.is_finite())
             .collect();
         (!of_load.is_empty()).then(|| of_load.iter().sum::<f64>() / of_load.len() as f64)
     }
