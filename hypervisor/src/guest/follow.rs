@@ -233,6 +233,8 @@ impl Board {
         if core::mem::take(&mut self.timer) {
             self.set_watchdog(on);
             self.tell_progress();
+            // An overflow interrupt that was lost is noticed here.
+            self.gear.quiet = 0;
             self.gear.looks = (self.gear.looks + 1) % LOOKS;
             if self.gear.looks == 0 {
                 self.check_way();
