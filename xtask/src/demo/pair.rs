@@ -205,15 +205,14 @@ struct View {
     recording: Recording,
     /// Rows of the screen that is on the terminal.
     drawn: usize,
-    /// Events and answers that have been told as lines.
-    told: usize,
+    /// Answers that have been told as lines.
     answers: usize,
 }
 
 impl View {
     fn new(show: Show, since: Instant) -> Self {
         let (story, recording) = (Story::default(), Recording::default());
-        View { show, since, story, recording, drawn: 0, told: 0, answers: 0 }
+        View { show, since, story, recording, drawn: 0, answers: 0 }
     }
 
     fn see(&mut self, seen: &Seen<'_>) {
@@ -229,7 +228,7 @@ impl View {
                 self.recording.add(self.story.now, draw(&self.story, wall, RECORDED.0, RECORDED.1));
                 match self.show {
                     Show::Screen => self.draw(wall),
-                    Show::Lines => self.tell(),
+                    Show::Lines => self.tell(false),
                     Show::Json => {}
                 }
             }
@@ -248,11 +247,10 @@ impl View {
     }
 
     /// Prints what is new.
-    fn tell(&mut self) {
-        for Told { at, text, .. } in &self.story.events[self.told..] {
-            println!("{:>9.3} s  {text}", seconds(*at));
+    fn tell(&mut self, end: bool) {
+        for Told { at, text, .. } in self.story.news(end) {
+            println!("{:>9.3} s  {text}", seconds(at));
         }
-        self.told = self.story.events.len();
         let count = self.story.count;
         if count.answered >= self.answers + TOLD_EVERY {
             self.answers = count.answered - count.answered % TOLD_EVERY;
@@ -273,7 +271,7 @@ impl View {
         }
         match self.show {
             Show::Screen => self.draw(self.since.elapsed()),
-            Show::Lines => self.tell(),
+            Show::Lines => self.tell(true),
             Show::Json => {}
         }
     }

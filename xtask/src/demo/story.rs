@@ -12,6 +12,8 @@ use crate::switch::time::Ns;
 
 /// Lines of a console that are kept for the screen.
 const KEPT: usize = 60;
+/// So long after its moment something is news, ns: by then whatever came before it has been read.
+const SETTLES: Ns = 100_000_000;
 
 /// What a host is, as far as it has said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,12 +62,14 @@ pub struct Told {
     pub text: String,
     /// The host that has told it and its own time of it, while that cannot be placed: `at` is when it was read.
     own: Option<(usize, Ns)>,
+    /// It was among the news.
+    said: bool,
 }
 
 impl Told {
     /// What has a moment.
     pub fn new(at: Ns, text: impl Into<String>) -> Self {
-        Told { at, text: text.into(), own: None }
+        Told { at, text: text.into(), own: None, said: false }
     }
 }
 
@@ -168,6 +172,20 @@ impl Story {
         }
         self.place();
         self.counted(glimpse);
+    }
+
+    /// What was not among the news before, in order. The hosts' consoles, the client and the arbiter are read one after the other, so
+    /// all of it waits for a while; and after the death for its moment by a clock that all share. At the `end` nothing waits.
+    pub fn news(&mut self, end: bool) -> Vec<Told> {
+        let (now, dead) = (self.now, self.killed.is_some());
+        let ripe = |told: &Told| (told.own.is_none() || !dead) && told.at.saturating_add(SETTLES) <= now;
+        let mut news = Vec::new();
+        for told in self.events.iter_mut().filter(|told| !told.said && (end || ripe(told))) {
+            told.said = true;
+            news.push(told.clone());
+        }
+        news.sort_by_key(|told| told.at);
+        news
     }
 
     /// Gives what hosts have told its moment, as soon as their clocks can be compared.
@@ -286,7 +304,7 @@ impl Story {
         }
         if let Some(text) = sentence {
             let own = own.filter(|_| place.is_none()).map(|own| (index(host), own));
-            self.events.push(Told { at: place.unwrap_or(self.now), text, own });
+            self.events.push(Told { at: place.unwrap_or(self.now), text, own, said: false });
         }
     }
 }
@@ -382,6 +400,33 @@ mod tests {
         assert!(told.contains(
             &"9700 the guest runs on both hosts in lockstep; only the primary is heard".to_owned()
         ));
+    }
+
+    #[test]
+    fn news_come_once_and_in_their_order() {
+        let mut story = Story::default();
+        let mut glimpse = Glimpse { beat: Beat { at: 5_000 * MS, ..Beat::default() }, ..Glimpse::default() };
+        glimpse.incidents = vec![(Incident::kill("a@answer=2").unwrap(), 4_990 * MS)];
+        story.glimpse(&glimpse);
+        // The answer is read before what led to it.
+        glimpse.asks = vec![asked(5_300 * MS, "b", "contend", "won")];
+        glimpse.beat.at = 5_350 * MS;
+        story.glimpse(&glimpse);
+        let news = |story: &mut Story, end| -> Vec<String> {
+            let news = story.news(end);
+            news.iter().map(|told| format!("{} {}", told.at / MS, told.text)).collect()
+        };
+        assert_eq!(news(&mut story, false), ["4990 host a is killed; the client has had 0 answers"]);
+        story.line(HostName::B, "@@ pair event=suspect side=b ns=1000000000");
+        assert_eq!(news(&mut story, false), [""; 0], "its moment is not known");
+        story.line(HostName::B, "@@ pair event=ask side=b ns=1001000000");
+        glimpse.beat.at = 5_500 * MS;
+        story.glimpse(&glimpse);
+        let wanted = ["5299 host b hears nothing of the other host", "5300 the arbiter to host b: you go on"];
+        assert_eq!(news(&mut story, false), wanted);
+        story.events.push(Told::new(5_499 * MS, "late"));
+        assert_eq!(news(&mut story, false), [""; 0]);
+        assert_eq!(news(&mut story, true), ["5499 late"]);
     }
 
     #[test]
