@@ -53,3 +53,11 @@ fn nginx_under_wrk_and_a_download_survive_the_primary() {
         assert!(outcome.told.iter().any(|line| line.starts_with(fact)), "no {fact} in {:#?}", outcome.told);
     }
 }
+
+#[test]
+fn a_download_an_upload_and_a_session_by_ssh_survive_the_primary() {
+    let outcome = survives(Payload::Ssh, "ssh", 150);
+    for fact in ["hash=", "uploaded=", "tcp failed=0 reset=0"] {
+        assert!(outcome.told.iter().any(|line| line.starts_with(fact)), "no {fact} in {:#?}", outcome.told);
+    }
+}

@@ -19,7 +19,7 @@ const LATENCY: u64 = 50_000;
 /// # Errors
 /// When the guest has no such client, or its machine cannot be made.
 pub fn client(guest: Payload, server: Ipv4Addr, n: u32, like: &Machine) -> Result<Outside> {
-    let programs = clients::of(guest).context("--client needs a guest with a server: redis or nginx")?;
+    let programs = clients::of(guest).context("--client needs a guest with a server: redis, nginx or ssh")?;
     let machine = server::client(programs, &format!("{}-client", like.name), server, n)?;
     let machine = Machine { ips: like.ips, limit: like.limit, ..machine };
     let cable = CableConfig { latency: LATENCY, ..CableConfig::default() };

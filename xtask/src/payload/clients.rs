@@ -122,11 +122,72 @@ end
     )],
 };
 
+/// Three ssh connections at once, whose host must have the key that is known: a download of 5.9 MB and an upload of 1.2 MB, both with
+/// their hashes, and a session in which the guest's shell counts to `n`, a line every 20 ms; ping. All are at work when the first
+/// megabyte has come.
+pub const SSH: Programs = Programs {
+    load: "sshoutside",
+    flavour: Flavour::Generic,
+    packages: &["dropbear-bin"],
+    programs: &["/usr/bin/dbclient"],
+    script: concat!(
+        beginning!(),
+        "mkdir -p /.ssh
+base64 -d </lib/load/key >/tmp/key
+echo \"$SERVER $(cat /lib/load/host)\" >/.ssh/known_hosts
+ssh() { dbclient -T -W 262144 -i /tmp/key root@\"$SERVER\" \"$@\"; }
+seq 1 100000 >/tmp/lines
+wanted=$(for i in 1 2 3 4 5 6 7 8 9 10; do cat /tmp/lines; done | sha256sum | cut -d ' ' -f 1)
+cat /tmp/lines /tmp/lines >/tmp/up
+sent=$(sha256sum </tmp/up | cut -d ' ' -f 1)
+tries=0
+until ssh true </dev/null 2>/tmp/refused || [ $tries -gt 100 ]; do sleep 1; tries=$((tries + 1)); done
+mark CLIENT connected tries=$tries
+before=$(tcp)
+ping -c 40 -i 0.1 \"$SERVER\" >/tmp/ping 2>&1 & pings=$!
+ssh \"i=1; while [ \\$i -le $N ]; do echo \\$i; usleep 20000; i=\\$((i + 1)); done\" </dev/null >/tmp/count 2>&1 & count=$!
+ssh 'sha256sum' </tmp/up >/tmp/uploaded 2>&1 & upload=$!
+ssh 'cat /data' </dev/null 2>/tmp/errors | {
+  dd bs=64k count=16 iflag=fullblock 2>/dev/null
+  note load
+  cat
+} | sha256sum | cut -d ' ' -f 1 >/tmp/hash
+[ \"$(cat /tmp/hash)\" = \"$wanted\" ] || wrong \"the hash is not $wanted: $(head -n 3 /tmp/errors)\"
+mark CLIENT hash=$(cat /tmp/hash)
+wait $upload || wrong the upload ended with $?
+[ \"$(cut -d ' ' -f 1 /tmp/uploaded)\" = \"$sent\" ] || wrong \"the guest was sent $sent and has $(head -n 3 /tmp/uploaded)\"
+wait $count || wrong the session ended with $?
+seq 1 \"$N\" >/tmp/wanted
+cmp -s /tmp/count /tmp/wanted || wrong \"the session: $(tail -n 3 /tmp/count)\"
+mark CLIENT uploaded=$(cut -d ' ' -f 1 /tmp/uploaded) session=$(tail -n 1 /tmp/count)
+wait $pings
+mark CLIENT \"$(grep transmitted /tmp/ping)\"
+judge_tcp 0
+mark CLIENT verdict=$verdict
+nc \"$SERVER\" 9 </dev/null
+"
+    ),
+    files: &[
+        // As the server's: an Ed25519 key whose seed is a text.
+        (
+            "lib/load/key",
+            "AAAAC3NzaC1lZDI1NTE5AAAAQHRoZSBjbGllbnQga2V5IG9mIGEgdGVzdCwgbm8gbW9yjF/kSbc7wdc8BL0rhf3EZwBqD1VhhrHun8MwvUJmTM0=
+",
+        ),
+        (
+            "lib/load/host",
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOYXOyLKK7rVJVVakHg4VJPuBk3ytaZejE5LGwNuT3rb
+",
+        ),
+    ],
+};
+
 /// The client of a guest's server, if it has one.
 pub const fn of(guest: Payload) -> Option<&'static Programs> {
     match guest {
         Payload::Redis => Some(&REDIS),
         Payload::Nginx => Some(&NGINX),
+        Payload::Ssh => Some(&SSH),
         _ => None,
     }
 }

@@ -33,6 +33,8 @@ pub enum Payload {
     Redis,
     /// nginx on port 80 (load nginx)
     Nginx,
+    /// Dropbear's ssh server on port 22 (load ssh)
+    Ssh,
     /// stress-ng for --size seconds (load stress)
     Stress,
     /// A kernel of our own that counts: INCR, SET, GET and PING on port 6379, as Redis has them
@@ -53,6 +55,7 @@ impl Payload {
             Payload::Counter | Payload::Memtest | Payload::BootSector | Payload::Disk => "boot",
             Payload::Redis => server::REDIS.load,
             Payload::Nginx => server::NGINX.load,
+            Payload::Ssh => server::SSH.load,
             Payload::Stress => server::STRESS.load,
         }
     }
@@ -68,6 +71,7 @@ impl Payload {
             Payload::I386 => workload::linux(Flavour::I386)?,
             Payload::Redis => server::linux(&server::REDIS)?,
             Payload::Nginx => server::linux(&server::NGINX)?,
+            Payload::Ssh => server::linux(&server::SSH)?,
             Payload::Stress => server::linux(&server::STRESS)?,
             Payload::Counter => return counter(words),
             Payload::Memtest => return memtest(),

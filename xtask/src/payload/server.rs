@@ -86,6 +86,42 @@ http {
     )],
 };
 
+/// Dropbear's ssh server on 22, until somebody connects to port 9, with a file /data of 5.9 MB. Its host key and the key that may log
+/// in are made of texts (see [`super::clients::SSH`]): everybody knows them, and they guard nothing. With `again=1` it then starts
+/// itself again instead of switching itself off.
+pub const SSH: Programs = Programs {
+    load: "ssh",
+    flavour: Flavour::Cloud,
+    packages: &["dropbear-bin"],
+    programs: &["/usr/sbin/dropbear"],
+    script: "network
+seq 1 100000 >/tmp/l
+for i in 1 2 3 4 5 6 7 8 9 10; do cat /tmp/l; done >/data
+mkdir -p /.ssh
+chmod 755 / && chmod 700 /.ssh
+cp /lib/load/may-enter /.ssh/authorized_keys
+chmod 600 /.ssh/authorized_keys
+base64 -d </lib/load/host-key >/tmp/host-key
+dropbear -F -E -s -W 262144 -P /tmp/pid -r /tmp/host-key &
+mark SERVING
+nc -l -p 9 </dev/null >/dev/null
+[ -n \"$(word again)\" ] && reboot -f
+",
+    files: &[
+        // An Ed25519 key as Dropbear stores it: name, then seed and public key. The seed is a text, as everybody can see.
+        (
+            "lib/load/host-key",
+            "AAAAC3NzaC1lZDI1NTE5AAAAQHRoZSBob3N0IGtleSBvZiBhIHRlc3QsIG5vIG1vcmUg5hc7IsorutUlVVqQeDhUk+4GTfK1pl6MTksbA25Pets=
+",
+        ),
+        (
+            "lib/load/may-enter",
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIxf5Em3O8HXPAS9K4X9xGcAag9VYYax7p/DML1CZkzN client
+",
+        ),
+    ],
+};
+
 /// stress-ng's processor, memory and timer stressors, each checking itself, for `n` seconds.
 pub const STRESS: Programs = Programs {
     load: "stress",

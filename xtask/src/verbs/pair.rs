@@ -40,7 +40,8 @@ const NAME: &str = "pair";
 /// programs of the machine outside are at work (note=load+50ms).
 ///
 /// --client joins a third emulated machine to the guest's network, a plain Debian whose redis-benchmark and redis-cli, or wrk and
-/// wget, and ping use the guest's server and check every answer: --size requests of a kind, or --size seconds.
+/// wget, or ssh, and ping use the guest's server and check every answer: --size requests of a kind, --size seconds, or --size lines of
+/// a session.
 ///
 /// Exit status 0 when at most one virtual machine lived on, no answer to the client was wrong or missing, and no host panicked.
 #[derive(Debug, clap::Args)]
