@@ -13,6 +13,7 @@ extern crate std;
 mod datagrams;
 mod device;
 mod line;
+mod neighbor;
 mod stack;
 #[cfg(test)]
 mod wire;

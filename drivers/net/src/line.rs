@@ -12,6 +12,10 @@ const RETRY_NS: u64 = 200_000_000;
 /// How long an attempt lasts, milliseconds: the first SYN may have gone to nobody.
 const ATTEMPT_MS: u64 = 3_000;
 
+/// How long an attempt waits for an answer before it asks for its peer's hardware address itself, and again, nanoseconds of TCP's time: a
+/// near peer whose address is known has answered by then.
+const ASK_NS: u64 = 100_000_000;
+
 /// How long somebody who has asked for a connection may take to complete it, in nanoseconds of TCP's time: long enough for our
 /// answer to be repeated some times, since whoever has got it once counts on the connection.
 const HALF_OPEN_NS: u64 = 60_000_000_000;
@@ -44,6 +48,9 @@ pub struct Line {
     handle: SocketHandle,
     patience_ns: u64,
     half_open_ns: u64,
+    ask_ns: u64,
+    /// When the peer's hardware address is asked for next, nanoseconds.
+    ask_at: u64,
     /// When the peer was last heard, or owed nothing, nanoseconds.
     heard_at: u64,
     pub state: State,
@@ -70,6 +77,8 @@ impl Line {
             handle,
             patience_ns,
             half_open_ns: HALF_OPEN_NS / haste,
+            ask_ns: ASK_NS / haste,
+            ask_at: 0,
             heard_at: 0,
             state: State::Idle,
             announced: false,
@@ -103,7 +112,8 @@ impl Line {
             (self.state == State::Connecting && !self.tcp(sockets).is_open()).then_some(self.retry_at);
         let patience = self.owes(sockets).then(|| self.heard_at.saturating_add(self.patience()));
         let half_open = self.half_open.map(|since| since.saturating_add(self.half_open_ns));
-        [retry, patience, half_open].into_iter().flatten().min()
+        let ask = self.knocks_at(sockets).map(|_| self.ask_at);
+        [retry, patience, half_open, ask].into_iter().flatten().min()
     }
 
     /// Gives a peer up that owes an acknowledgement and has said nothing for too long.
@@ -127,6 +137,23 @@ impl Line {
             self.half_opens += 1;
             self.socket(sockets).abort();
         }
+    }
+
+    /// Whom it has asked for a connection and not heard of since.
+    fn knocks_at(&self, sockets: &SocketSet<'static>) -> Option<[u8; 4]> {
+        match self.wish {
+            Some(Wish::Connect((address, _))) if self.tcp(sockets).state() == tcp::State::SynSent => {
+                Some(address)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whose hardware address is to be asked for now: that of a peer that has not answered for long enough that it may not be known.
+    pub fn asks(&mut self, sockets: &SocketSet<'static>, now: u64) -> Option<[u8; 4]> {
+        let address = self.knocks_at(sockets).filter(|_| self.ask_at <= now)?;
+        self.ask_at = now.saturating_add(self.ask_ns);
+        Some(address)
     }
 
     /// For how long the peer may be silent.
@@ -192,6 +219,7 @@ impl Line {
         }
         self.attempts += 1;
         self.attempting = true;
+        self.ask_at = now.saturating_add(self.ask_ns);
         let socket = around.sockets.get_mut::<Socket<'static>>(self.handle);
         let begun = match wish {
             Wish::Connect((address, port)) => {

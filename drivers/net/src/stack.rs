@@ -3,6 +3,7 @@
 use crate::datagrams::{self, DatagramCounters};
 use crate::device::Card;
 use crate::line::{Around, Line, PORTS, Wish};
+use crate::neighbor;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
@@ -114,6 +115,7 @@ pub struct Counters {
 /// A TCP/IP stack on one card.
 pub struct Stack<N> {
     card: Card<N>,
+    address: [u8; 4],
     interface: Interface,
     sockets: SocketSet<'static>,
     lines: Vec<Line>,
@@ -147,6 +149,7 @@ impl<N: NetDevice> Stack<N> {
         let datagrams = settings.datagrams.map(|port| sockets.add(datagrams::socket(port)));
         Self {
             card,
+            address: settings.address,
             interface,
             sockets,
             lines,
@@ -218,6 +221,11 @@ impl<N: NetDevice> Stack<N> {
         if self.attempt(now) {
             self.send_frames(at);
             self.follow(now);
+        }
+        for line in &mut self.lines {
+            if let Some(address) = line.asks(&self.sockets, now) {
+                neighbor::ask(&mut self.card, at, self.address, address);
+            }
         }
         self.next(now, at)
     }

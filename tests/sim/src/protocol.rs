@@ -31,7 +31,11 @@ impl World<'_> {
             Incoming::Beat(path, bytes) => self.heard(id, Path::ALL[path], &bytes)?,
             Incoming::Disk(reply) => self.hosts[id].client.receive(&reply),
             Incoming::Stream(epoch) => self.read_stream(id, epoch)?,
-            Incoming::Established(epoch, peer) => self.established(id, epoch, peer)?,
+            Incoming::Established(epoch, peer) => {
+                self.established(id, epoch, peer)?;
+                // What the other end has sent may have overtaken the news.
+                self.read_stream(id, epoch)?;
+            }
             Incoming::Hangup(epoch) => {
                 if self.connection.is_up(id, epoch) {
                     self.connection.up[id] = false;

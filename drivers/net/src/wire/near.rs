@@ -195,6 +195,28 @@ fn datagrams_come_again_after_a_cut() {
     assert!(world.now - start < 60 * MILLI, "{} ms", (world.now - start) / MILLI);
 }
 
+/// While one line knocks at a host that is gone, another must find its peer: smoltcp asks for one neighbour at a time, and always for the
+/// same one. A backup whose peer has died would not reach its arbiter.
+#[test]
+fn a_peer_that_is_gone_hides_no_other() {
+    for (seed, loss) in [(7, 0), (8, 0), (9, 100)] {
+        let mut world = near(seed, |settings| settings.datagrams = Some(PORT));
+        world.faults.loss = loss;
+        world.ends[0].connect(0, ([10, 77, 0, 9], PORT));
+        world.next[0] = Some(world.now);
+        for _ in 0..100 {
+            world.ends[0].send_datagram(([10, 77, 0, 8], PORT), b"hello");
+            world.next[0] = Some(world.now);
+            world.run_until(world.now + 50 * MILLI, |_| false);
+        }
+        // Whoever asks gives up after 200 ms, and asks anew.
+        let start = world.now;
+        assert!((0..10).any(|_| connect(&mut world, 1, 200 * MILLI)), "seed {seed}");
+        let most = if loss == 0 { 10 * MILLI } else { 1_000 * MILLI };
+        assert!(world.now - start < most, "seed {seed}: {} us", (world.now - start) / MICRO);
+    }
+}
+
 /// A frame with the first segment of a connection to the server.
 fn opening(source: [u8; 4], port: u16, number: u32) -> Vec<u8> {
     let tcp = TcpRepr {
