@@ -12,9 +12,9 @@ const RETRY_NS: u64 = 200_000_000;
 /// How long an attempt lasts, milliseconds: the first SYN may have gone to nobody.
 const ATTEMPT_MS: u64 = 3_000;
 
-/// How long an attempt waits for an answer before it asks for its peer's hardware address itself, and again, nanoseconds of TCP's time: a
-/// near peer whose address is known has answered by then.
-const ASK_NS: u64 = 100_000_000;
+/// How long a connection waits for its answer, or a datagram for its way, before the peer's hardware address is asked for beside
+/// smoltcp, and again, nanoseconds of TCP's time: a near peer whose address is known has answered by then.
+pub const ASK_NS: u64 = 100_000_000;
 
 /// How long somebody who has asked for a connection may take to complete it, in nanoseconds of TCP's time: long enough for our
 /// answer to be repeated some times, since whoever has got it once counts on the connection.

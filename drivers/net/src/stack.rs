@@ -1,18 +1,15 @@
 //! The stack: an interface, its lines, and datagrams beside them.
 
-use crate::datagrams::{self, DatagramCounters};
+use crate::datagrams::{DESTINATIONS, DatagramCounters, Datagrams};
 use crate::device::Card;
-use crate::line::{Around, Line, PORTS, Wish};
+use crate::line::{ASK_NS, Around, Line, PORTS, Wish};
 use crate::neighbor;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use hal::NetDevice;
-use smoltcp::iface::{
-    Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet, SocketStorage,
-};
+use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketSet, SocketStorage};
 use smoltcp::socket::tcp::{Socket, SocketBuffer};
-use smoltcp::socket::udp;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, Ipv4Address};
 
@@ -121,8 +118,7 @@ pub struct Stack<N> {
     lines: Vec<Line>,
     haste: u64,
     port: u16,
-    datagrams: Option<SocketHandle>,
-    datagram_counters: DatagramCounters,
+    datagrams: Option<Datagrams>,
 }
 
 impl<N: NetDevice> Stack<N> {
@@ -140,13 +136,13 @@ impl<N: NetDevice> Stack<N> {
         });
         let count = settings.lines.clamp(1, LINES);
         let mut places: Vec<SocketStorage<'static>> = Vec::new();
-        places.resize_with(count + 1, || SocketStorage::EMPTY);
+        places.resize_with(count + DESTINATIONS, || SocketStorage::EMPTY);
         let mut sockets = SocketSet::new(places);
         let haste = u64::from(settings.haste.max(1));
         let patience_ns = settings.patience_ms.saturating_mul(1_000_000);
         let lines =
             (0..count).map(|_| Line::new(sockets.add(tcp_socket(settings)), patience_ns, haste)).collect();
-        let datagrams = settings.datagrams.map(|port| sockets.add(datagrams::socket(port)));
+        let datagrams = settings.datagrams.map(|port| Datagrams::new(&mut sockets, port, ASK_NS / haste));
         Self {
             card,
             address: settings.address,
@@ -156,7 +152,6 @@ impl<N: NetDevice> Stack<N> {
             haste,
             port: (settings.seed >> 16) as u16 % PORTS,
             datagrams,
-            datagram_counters: DatagramCounters::default(),
         }
     }
 
@@ -222,11 +217,7 @@ impl<N: NetDevice> Stack<N> {
             self.send_frames(at);
             self.follow(now);
         }
-        for line in &mut self.lines {
-            if let Some(address) = line.asks(&self.sockets, now) {
-                neighbor::ask(&mut self.card, at, self.address, address);
-            }
-        }
+        self.ask_neighbors(now, at);
         self.next(now, at)
     }
 
@@ -247,6 +238,20 @@ impl<N: NetDevice> Stack<N> {
         while self.card.flush() {
             if self.interface.poll_egress(at, &mut self.card, &mut self.sockets) == PollResult::None {
                 break;
+            }
+        }
+    }
+
+    /// Asks for the hardware addresses of those that something waits for.
+    fn ask_neighbors(&mut self, now: u64, at: Instant) {
+        for line in &mut self.lines {
+            if let Some(address) = line.asks(&self.sockets, now) {
+                neighbor::ask(&mut self.card, at, self.address, address);
+            }
+        }
+        if let Some(datagrams) = &mut self.datagrams {
+            while let Some(address) = datagrams.asks(&self.sockets, now) {
+                neighbor::ask(&mut self.card, at, self.address, address);
             }
         }
     }
@@ -281,7 +286,8 @@ impl<N: NetDevice> Stack<N> {
         let full = self.card.is_full();
         let stack = self.interface.poll_at(at, &self.sockets).map(|due| self.nanoseconds(due));
         let stack = stack.filter(|due| *due > now || !full);
-        [stack, lines].into_iter().flatten().min()
+        let datagrams = self.datagrams.as_ref().and_then(Datagrams::due);
+        [stack, lines, datagrams].into_iter().flatten().min()
     }
 
     /// Takes bytes to be sent on `line`, as many as there is room for. None unless the connection stands.
@@ -322,20 +328,17 @@ impl<N: NetDevice> Stack<N> {
 
     /// Takes a datagram to be sent, of at most [`DATAGRAM`](crate::DATAGRAM) bytes; whether there was room for it.
     pub fn send_datagram(&mut self, to: Peer, bytes: &[u8]) -> bool {
-        let counters = &mut self.datagram_counters;
-        let socket = self.datagrams.map(|handle| self.sockets.get_mut::<udp::Socket<'static>>(handle));
-        socket.is_some_and(|socket| datagrams::send(socket, to, bytes, counters))
+        self.datagrams.as_mut().is_some_and(|datagrams| datagrams.send(&mut self.sockets, to, bytes))
     }
 
     /// Gives out a datagram that has arrived: its length, and whom it says that it is from. What does not fit is dropped.
     pub fn receive_datagram(&mut self, bytes: &mut [u8]) -> Option<(usize, Peer)> {
-        let socket = self.sockets.get_mut::<udp::Socket<'static>>(self.datagrams?);
-        datagrams::receive(socket, bytes, &mut self.datagram_counters)
+        self.datagrams.as_mut()?.receive(&mut self.sockets, bytes)
     }
 
     /// What datagrams have counted.
-    pub const fn datagram_counters(&self) -> DatagramCounters {
-        self.datagram_counters
+    pub fn datagram_counters(&self) -> DatagramCounters {
+        self.datagrams.as_ref().map(|datagrams| datagrams.counters).unwrap_or_default()
     }
 
     /// Whether a frame waits for room on the card: then [`poll`](Self::poll) is to be called when the card has sent some.

@@ -195,26 +195,65 @@ fn datagrams_come_again_after_a_cut() {
     assert!(world.now - start < 60 * MILLI, "{} ms", (world.now - start) / MILLI);
 }
 
-/// While one line knocks at a host that is gone, another must find its peer: smoltcp asks for one neighbour at a time, and always for the
-/// same one. A backup whose peer has died would not reach its arbiter.
+/// While a line knocks at a host that is gone, and datagrams wait for it, another must be found: smoltcp asks for one neighbour at a time, and
+/// always for the same one. A backup whose peer has died would not reach its arbiter.
 #[test]
 fn a_peer_that_is_gone_hides_no_other() {
     for (seed, loss) in [(7, 0), (8, 0), (9, 100)] {
-        let mut world = near(seed, |settings| settings.datagrams = Some(PORT));
+        let mut world = near(seed, |_| {});
         world.faults.loss = loss;
         world.ends[0].connect(0, ([10, 77, 0, 9], PORT));
         world.next[0] = Some(world.now);
-        for _ in 0..100 {
-            world.ends[0].send_datagram(([10, 77, 0, 8], PORT), b"hello");
+        let beat = |world: &mut World| {
+            world.ends[0].send_datagram(([10, 77, 0, 9], PORT), b"hello");
             world.next[0] = Some(world.now);
+        };
+        for _ in 0..100 {
+            beat(&mut world);
             world.run_until(world.now + 50 * MILLI, |_| false);
         }
+        let most = if loss == 0 { 10 * MILLI } else { 1_000 * MILLI };
         // Whoever asks gives up after 200 ms, and asks anew.
         let start = world.now;
+        let asked = (0..10).any(|_| {
+            beat(&mut world);
+            world.ends[0].send_datagram((SERVER, PORT), b"who");
+            let end = world.now + 200 * MILLI;
+            world.run_until(end, |world| world.ends[1].receive_datagram(&mut [0; 9]).is_some())
+        });
+        let took = world.now - start;
+        assert!(asked && took < most, "seed {seed}: {} us", took / MICRO);
+        // The address was found in an answer; without one for 3 s it is forgotten.
+        for _ in 0..100 {
+            beat(&mut world);
+            world.run_until(world.now + 50 * MILLI, |_| false);
+        }
+        let start = world.now;
         assert!((0..10).any(|_| connect(&mut world, 1, 200 * MILLI)), "seed {seed}");
-        let most = if loss == 0 { 10 * MILLI } else { 1_000 * MILLI };
         assert!(world.now - start < most, "seed {seed}: {} us", (world.now - start) / MICRO);
     }
+}
+
+/// More destinations than queues: those that nothing waits for are forgotten.
+#[test]
+fn a_queue_is_used_again() {
+    let mut world = near(6, |_| {});
+    for gone in 10..14 {
+        assert!(world.ends[0].send_datagram(([10, 77, 0, gone], PORT), b"hello"));
+    }
+    assert!(!world.ends[0].send_datagram((SERVER, PORT), b"no room"));
+    let mut world = near(6, |_| {});
+    for gone in 10..13 {
+        assert!(world.ends[0].send_datagram(([10, 77, 0, gone], PORT), b"hello"));
+    }
+    for _ in 0..3 {
+        assert!(world.ends[0].send_datagram((SERVER, PORT), b"who"));
+        world.next[0] = Some(world.now);
+        let end = world.now + 20 * MILLI;
+        assert!(world.run_until(end, |world| world.ends[1].receive_datagram(&mut [0; 9]).is_some()));
+    }
+    assert!(world.ends[0].send_datagram(([10, 77, 0, 14], PORT), b"hello"));
+    assert!(!world.ends[0].send_datagram(([10, 77, 0, 15], PORT), b"hello"));
 }
 
 /// A frame with the first segment of a connection to the server.
