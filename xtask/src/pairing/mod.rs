@@ -3,6 +3,7 @@
 
 pub mod campaign;
 pub mod events;
+pub mod free;
 pub mod incident;
 pub mod marks;
 pub mod outside;

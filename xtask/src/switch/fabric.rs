@@ -192,6 +192,11 @@ impl Fabric {
         self.sent.push((at, port, frame));
     }
 
+    /// Whether something was sent that is not settled yet.
+    pub fn has_sent(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
     /// Lets frames pass the switch that reach it up to `horizon`. The caller promises that nothing will be sent any more
     /// that could reach it earlier than that.
     pub fn settle(&mut self, horizon: Ns) {

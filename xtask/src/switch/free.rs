@@ -18,10 +18,11 @@ use super::fabric::{Fabric, PortId, StationId};
 use super::process::Captures;
 use super::time::Ns;
 use super::wire::FRAME_BYTES;
+use super::world::World;
 use crate::run::find_program;
 
-/// Longest sleep, so that captures are written while nothing happens.
-const LONGEST_SLEEP: Ns = 500_000_000;
+/// Longest sleep, so that captures are written and the end is seen while nothing happens.
+const LONGEST_SLEEP: Ns = 20_000_000;
 
 /// Where a port's machine is: it receives on `udp` and sends to `udp` + 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,10 +46,30 @@ impl Plug {
     }
 }
 
+/// Most times that a station is called at one moment: beyond it, its timer does not advance.
+const STATION_SPIN: u32 = 10_000;
+
 struct Machine {
     socket: UdpSocket,
     station: StationId,
     port: PortId,
+}
+
+/// A station inside the switch, by wall-clock time.
+struct Inside {
+    station: StationId,
+    port: PortId,
+    world: Box<dyn World>,
+}
+
+/// What happened at the end.
+pub struct FreeEnd {
+    /// The network.
+    pub fabric: Fabric,
+    /// Wall-clock time that passed, ns.
+    pub elapsed: Ns,
+    /// What the stations inside the switch say.
+    pub worlds: Vec<(String, String)>,
 }
 
 /// Runs until `config.end`, or for ever.
@@ -61,8 +82,32 @@ pub fn run(config: &Config, plugs: &[Plug]) -> Result<Fabric> {
         !needs_lockstep,
         "kills, pauses and worlds need lock-step: leave them out, or run without --free"
     );
+    Ok(run_with(config, plugs, Vec::new(), |_| true)?.fabric)
+}
+
+/// The same with stations inside the switch, which are driven by the wall clock here. `go_on` is asked again and again with the time.
+///
+/// # Errors
+/// As [`run`], or when a station is missing or unknown.
+pub fn run_with(
+    config: &Config,
+    plugs: &[Plug],
+    worlds: Vec<(String, Box<dyn World>)>,
+    mut go_on: impl FnMut(Ns) -> bool,
+) -> Result<FreeEnd> {
     config.check_free()?;
+    ensure!(config.stops.is_empty(), "kills and pauses need lock-step");
+    ensure!(worlds.len() == config.worlds.len(), "a station of the scenario is missing");
     let mut fabric = Fabric::new(config);
+    let mut inside = Vec::new();
+    for (name, world) in worlds {
+        let index = config.worlds.iter().position(|w| *w == name);
+        let station = config.hosts.len() + index.with_context(|| format!("there is no station `{name}`"))?;
+        let port = fabric.port(station, 0);
+        let port = port.with_context(|| format!("no network has the port {name}"))?;
+        fabric.plug(station, true);
+        inside.push(Inside { station, port, world });
+    }
     let mut machines = Vec::new();
     for plug in plugs {
         machines.push(connect(config, &mut fabric, plug)?);
@@ -74,13 +119,20 @@ pub fn run(config: &Config, plugs: &[Plug]) -> Result<Fabric> {
         fabric.settle(now);
         captures.write(fabric.take_seen())?;
         deliver(&mut fabric, &machines, now);
-        if config.end.is_some_and(|end| now >= end) {
+        inside.iter_mut().for_each(|station| station.serve(&mut fabric, now));
+        if config.end.is_some_and(|end| now >= end) || !go_on(now) {
             captures.finish()?;
-            return Ok(fabric);
+            let told = config.worlds.iter().zip(&inside);
+            let worlds = told.map(|(name, station)| (name.clone(), station.world.summary())).collect();
+            return Ok(FreeEnd { fabric, elapsed: now, worlds });
         }
         let end = config.end.unwrap_or(Ns::MAX);
-        let due = machines.iter().filter_map(|m| fabric.next_due(m.station)).min().unwrap_or(Ns::MAX);
-        let wake = due.min(end).min(fabric.next_arrival().unwrap_or(Ns::MAX));
+        let stations = machines.iter().map(|m| m.station).chain(inside.iter().map(|s| s.station));
+        let due = stations.filter_map(|station| fabric.next_due(station)).min().unwrap_or(Ns::MAX);
+        let timer = inside.iter().filter_map(|station| station.world.next_timer()).min().unwrap_or(Ns::MAX);
+        // What a station has just sent waits for the next settling.
+        let sent = if fabric.has_sent() { now } else { Ns::MAX };
+        let wake = due.min(end).min(timer).min(sent).min(fabric.next_arrival().unwrap_or(Ns::MAX));
         if wake > now {
             sleep(&machines, (wake - now).min(LONGEST_SLEEP))?;
         } else {
@@ -103,6 +155,23 @@ fn connect(config: &Config, fabric: &mut Fabric, plug: &Plug) -> Result<Machine>
     socket.connect((Ipv4Addr::LOCALHOST, plug.udp))?;
     socket.set_nonblocking(true)?;
     Ok(Machine { socket, station, port })
+}
+
+impl Inside {
+    /// Lets the station have what has come and what its timer says.
+    fn serve(&mut self, fabric: &mut Fabric, now: Ns) {
+        let mut send = Vec::new();
+        while let Some(due) = fabric.take_due(self.station, now) {
+            self.world.frame(now, &due.frame, &mut send);
+        }
+        for _ in 0..STATION_SPIN {
+            if self.world.next_timer().is_none_or(|timer| timer > now) {
+                break;
+            }
+            self.world.timer(now, &mut send);
+        }
+        send.into_iter().for_each(|frame| fabric.send(self.port, now, frame.into()));
+    }
 }
 
 fn elapsed(start: Instant) -> Ns {

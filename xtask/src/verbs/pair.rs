@@ -12,6 +12,7 @@ use vm_config::HostName;
 use super::machine_args::MachineArgs;
 use crate::emulator::{self, Exit, Machine};
 use crate::pairing::events::is_of_the_pair;
+use crate::pairing::free;
 use crate::pairing::incident::Incident;
 use crate::pairing::marks::Moment;
 use crate::pairing::outside;
@@ -43,6 +44,8 @@ const NAME: &str = "pair";
 /// wget, or ssh, and ping use the guest's server and check every answer: --size requests of a kind, --size seconds, or --size lines of
 /// a session.
 ///
+/// With --free the runs are not in lock step and no two are alike; what must never happen must not happen there either.
+///
 /// Exit status 0 when at most one virtual machine lived on, no answer to the client was wrong or missing, and no host panicked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -50,6 +53,7 @@ const NAME: &str = "pair";
   cargo xtask pair --guest redis --count 2000 --stop a@armed+2s/3s
   cargo xtask pair --guest counter --count 500 --cut log@armed+1s --json
   cargo xtask pair --guest nginx --client --size 2 --ips 500000000 --kill a@note=load+100ms
+  cargo xtask pair --guest counter --count 100 --pause 20ms --free --ips 50000000 --kill a@answer=50
   cargo xtask pair --config lockstep.toml --until armed+10s
 
 docs/configuration.md has the section [pair].")]
@@ -111,6 +115,9 @@ pub struct Args {
     /// There is no arbiter
     #[arg(long, help_heading = "Pair")]
     arbiter_dead: bool,
+    /// Not in lock step: hosts and network go by the wall clock, each as it can, with time-outs of seconds. No two such runs are alike
+    #[arg(long, conflicts_with_all = ["cut", "typed"], help_heading = "Pair")]
+    free: bool,
     /// Say what the arbiter is asked
     #[arg(long, help_heading = "Pair")]
     say: bool,
@@ -134,13 +141,17 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let vm = paired(&args.machine.vm(false)?, args.pair_seed)?;
     let options = args.options(&vm)?;
     emulator::binary()?;
-    let run = PairRun::start(&vm, &options)?;
-    let outcome = run.finish(|host, line| {
+    let see = |host, line: &str| {
         let shown = if args.quiet { is_of_the_pair(line) } else { true };
         if shown && !args.json {
             println!("{host}| {}", readable(line));
         }
-    })?;
+    };
+    let outcome = if args.free {
+        free::run(&free::patient(&vm)?, &options, see)?
+    } else {
+        PairRun::start(&vm, &options)?.finish(see)?
+    };
     if args.json {
         println!("{}", outcome.json());
     } else {
