@@ -17,6 +17,9 @@ pub const LOG: u32 = 1 << 3;
 /// The host was interrupted for nothing, by a test.
 pub const VARIATION: u32 = 1 << 4;
 
+/// What wakes a loop that serves everything while no guest runs: [`VARIATION`] is there for a running one.
+pub const ALL: u32 = SERIAL | NETWORK | LOG;
+
 /// What may concern a halted guest.
 pub const OF_GUEST: u32 = SERIAL | NETWORK;
 

@@ -80,9 +80,8 @@ pub fn run() -> ! {
     SHELL.lock().greet(&mut SerialLine);
     console::take_disturbed();
     loop {
-        time::wait_for_interrupt(None);
         // No card is in use.
-        duties::take(duties::NETWORK);
+        time::wait_for_interrupt(duties::SERIAL, None);
         serve(None);
     }
 }

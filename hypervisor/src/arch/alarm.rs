@@ -4,6 +4,7 @@
 //! due raise their duty. Only the boot processor sets alarms.
 
 use super::idt::{self, vector};
+use super::proof::drain_interrupts;
 use super::{apic, time};
 use crate::duties;
 use core::arch::global_asm;
@@ -91,19 +92,21 @@ fn ring() {
 /// Why [`wait_for_interrupt`] has returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
-    /// There are duties (see [`duties::pending`]).
+    /// There are duties of those that were named (see [`duties::pending`]).
     Duty,
     /// The time has come.
     Deadline,
 }
 
-/// Halts this processor with interrupts on until there is a duty, or the uptime is `until_ns` (`None`: for as long as it
-/// takes). Returns with interrupts off. A duty that is pending already, or a time that has passed, returns at once.
-pub fn wait_for_interrupt(until_ns: Option<u64>) -> Woken {
-    x86_64::instructions::interrupts::disable();
+/// Halts this processor with interrupts on until there is a duty that the caller `serves`, or the uptime is `until_ns` (`None`:
+/// for as long as it takes). Other duties stay pending. Returns with interrupts off. A duty that is pending already, or a
+/// time that has passed, returns at once, but not before the interrupts that are pending were served: a caller that always
+/// finds something to do still hears its devices.
+pub fn wait_for_interrupt(serves: u32, until_ns: Option<u64>) -> Woken {
+    drain_interrupts();
     set(Alarm::Wait, until_ns);
     let woken = loop {
-        if duties::pending() & !duties::DEADLINE != 0 {
+        if duties::pending() & serves != 0 {
             break Woken::Duty;
         }
         if until_ns.is_some_and(|until| until.saturating_sub(NEAR_NS) <= time::now_ns()) {

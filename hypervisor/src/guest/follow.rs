@@ -6,7 +6,7 @@ use super::feed::ahead;
 use super::operator::Desk;
 use super::pairing::Awaited;
 use super::repeats::Iterating;
-use super::replaying::Ended;
+use super::replaying::{Ended, Whereabouts};
 use super::tape::Tape;
 use crate::vcpu::{Active, Stop, Verdict};
 use crate::{duties, terminal};
@@ -221,8 +221,9 @@ impl Board {
             self.time.charge();
             return Verdict::Skip;
         }
+        let at = self.whereabouts(on);
         let Tape::Replaying(replaying) = &mut self.tape else { return Verdict::Resume };
-        replaying.end(Ended::Asleep);
+        replaying.end(Ended::Asleep(at));
         Verdict::Stop(Stop::Named(reason::REPLAY))
     }
 
@@ -285,6 +286,15 @@ impl Board {
             replaying.end(Ended::Diverged(divergence));
             self.stop(reason::REPLAY);
         }
+    }
+
+    fn whereabouts(&self, on: &Active<'_>) -> Whereabouts {
+        let (n, rip) = (self.time.instructions(), on.vmcs().read(fields::GUEST_RIP));
+        let (entry, exits) = match &self.tape {
+            Tape::Replaying(replaying) => (replaying.replayer.position(), replaying.replayer.exits()),
+            _ => (0, 0),
+        };
+        Whereabouts { entry, exits, n, rip }
     }
 
     fn seen(&self, on: &Active<'_>) -> Seen {
@@ -383,8 +393,9 @@ impl Board {
         if replaying.ended.is_none() {
             self.apply_due(on, Moment::AfterExit);
         }
+        let at = self.whereabouts(on);
         if let Tape::Replaying(replaying) = &mut self.tape {
-            replaying.end(Ended::Early);
+            replaying.end(Ended::Early(at));
         }
         // Nothing of a landing stays behind.
         self.run_as(on, Run::Free);

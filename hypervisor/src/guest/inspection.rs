@@ -50,8 +50,7 @@ pub fn stay(guest: &mut Machine) {
         "the virtual machine stands still: regs, mem ADDR, disasm, walk, log N look into it; vm kill lets go of it"
     );
     while !serve(board, &mut active) {
-        time::wait_for_interrupt(None);
-        duties::take(duties::NETWORK);
+        time::wait_for_interrupt(duties::SERIAL, None);
     }
 }
 

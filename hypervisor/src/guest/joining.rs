@@ -173,6 +173,6 @@ fn serve_until(
             log::info!("pair: the other host is not there yet");
             say = now.saturating_add(SAY_NS);
         }
-        time::wait_for_interrupt(Some(now + LOOK_NS));
+        time::wait_for_interrupt(duties::ALL, Some(now + LOOK_NS));
     }
 }

@@ -31,12 +31,10 @@ pub enum Awaited {
     Over,
 }
 
-/// Waits for an interrupt while the guest does not run. What only varies a running guest must not keep this host awake: as long as
-/// a duty is pending, no interrupt is let in. Cards that are held back for the guest's sake are looked at first.
+/// Waits for an interrupt while the guest does not run. Cards that are held back for the guest's sake are looked at first.
 pub fn idle(until: Option<u64>) {
-    duties::take(duties::VARIATION);
     if !service::call_held() {
-        time::wait_for_interrupt(until);
+        time::wait_for_interrupt(duties::ALL, until);
     }
 }
 
@@ -259,7 +257,7 @@ impl Board {
         });
         while self.pair.as_ref().is_some_and(|link| !link.is_over()) {
             self.take_turn(false);
-            time::wait_for_interrupt(Some(time::now_ns() + STANDS_NS));
+            time::wait_for_interrupt(duties::ALL, Some(time::now_ns() + STANDS_NS));
             // Nobody serves them any more.
             duties::take(!0);
         }
@@ -287,7 +285,7 @@ impl Board {
         while self.pair.is_some() && time::now_ns() < until {
             self.take_turn(true);
             duties::take(!0);
-            time::wait_for_interrupt(Some(time::now_ns() + STANDS_NS));
+            time::wait_for_interrupt(duties::ALL, Some(time::now_ns() + STANDS_NS));
         }
     }
 }

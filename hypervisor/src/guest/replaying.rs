@@ -45,6 +45,26 @@ pub struct Step {
     pub rip: u64,
 }
 
+/// Where the guest has stopped running by itself, and the recorded one has not.
+#[derive(Clone, Copy, Debug)]
+pub struct Whereabouts {
+    /// The entry that would have come next, from 0 on.
+    pub entry: u64,
+    /// The last synchronous exit.
+    pub exits: u64,
+    /// N.
+    pub n: u64,
+    /// RIP.
+    pub rip: u64,
+}
+
+impl fmt::Display for Whereabouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entry, exits, n, rip } = self;
+        write!(f, "diverged before entry {entry}, after synchronous exit {exits}, at n {n} and rip {rip:#x}")
+    }
+}
+
 /// How a replay has ended.
 #[derive(Clone, Debug)]
 pub enum Ended {
@@ -71,9 +91,9 @@ pub enum Ended {
     /// What was asked for at a checkpoint cannot be done; it was said.
     NoReturn,
     /// The guest halts, and nothing in the log wakes it.
-    Asleep,
+    Asleep(Whereabouts),
     /// The guest has come to its end, and the recorded one has not.
-    Early,
+    Early(Whereabouts),
 }
 
 impl Ended {
@@ -85,8 +105,8 @@ impl Ended {
             Self::Diverged(_)
             | Self::Unequal { .. }
             | Self::BadCheckpoint { .. }
-            | Self::Asleep
-            | Self::Early => "diverged",
+            | Self::Asleep(_)
+            | Self::Early(_) => "diverged",
         }
     }
 }
@@ -107,10 +127,8 @@ impl fmt::Display for Ended {
                 write!(f, "the digest of checkpoint {checkpoint} cannot be read: {error}")
             }
             Self::NoReturn => f.write_str("what was asked for at a checkpoint cannot be done"),
-            Self::Early => {
-                f.write_str("diverged: the guest has come to its end, and the recorded one had not")
-            }
-            Self::Asleep => f.write_str("diverged: the guest halts, and nothing in the log wakes it"),
+            Self::Early(at) => write!(f, "{at}: the guest has come to its end, and the recorded one had not"),
+            Self::Asleep(at) => write!(f, "{at}: the guest halts, and nothing in the log wakes it"),
         }
     }
 }
@@ -279,6 +297,13 @@ impl Board {
                     "replay: n {n} rip {rip:#x} rcx {rcx:#x} {cause:?} delivering {delivering}: {run:x?}"
                 );
             }
+        }
+        if let Ended::Asleep(at) | Ended::Early(at) = ended {
+            let kind = if matches!(ended, Ended::Early(_)) { "early" } else { "asleep" };
+            let Whereabouts { entry, exits, n, .. } = at;
+            machine_line!(
+                "replay event=diverged kind={kind} entry={entry} exits={exits} instructions={n} why=\"{ended}\""
+            );
         }
         if let Ended::Diverged(Divergence { entry, exits, what }) = ended {
             let kind = match what {

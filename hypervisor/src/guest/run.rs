@@ -154,7 +154,7 @@ fn obey(board: &mut Board, active: &mut Active<'_>) -> Next {
                 if let Some(why) = board.serve_paused() {
                     return Next::End(why);
                 }
-                time::wait_for_interrupt(None);
+                time::wait_for_interrupt(duties::ALL, None);
                 since = board.stand_since(since);
                 duties::take(duties::NETWORK);
                 if board.pair.is_some() {

@@ -65,7 +65,7 @@ fn ask(card: &mut Card, arbiter: &mut Client, at: Peer) -> Answer {
         }
         duties::take(!0);
         // The card is looked at that often, whether its interrupt comes or not.
-        time::wait_for_interrupt(Some(now + LOOK_NS));
+        time::wait_for_interrupt(duties::ALL, Some(now + LOOK_NS));
     }
 }
 
