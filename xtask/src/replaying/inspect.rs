@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::emulator::Running;
 
 /// What the shell shows when it waits for a command.
-const PROMPT: &str = "lockstep>";
+pub const PROMPT: &str = "lockstep>";
 /// How a terminal is told to clear what stands behind the cursor; the shell does so whenever it draws its line.
 const CLEAR: &str = "\x1b[K";
 /// The shell must have answered by then, wall-clock time: the emulator may share its processor with much else.

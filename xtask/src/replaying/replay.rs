@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use vm_config::Medium;
 
-use super::inspect::{self, Answer};
+use super::inspect::{self, Answer, PROMPT};
 use super::lines::{self, Fields};
 use super::logfile::{self, LogFile};
 use super::points::{Plant, Restore, Until};
@@ -23,6 +23,8 @@ use crate::{paths, ui};
 pub const LOG_MODULE: &str = "run.log";
 /// How long the host may take to end, wall-clock time, when the kernel has said how the replay ended.
 const FAREWELL: Duration = Duration::from_secs(30);
+/// What is said of a flipped bit that no checkpoint has found.
+const UNREAD: &str = "\nThe flipped bit made no difference: it was written over before anything read it, or flipped after the last checkpoint.";
 /// Memory of the hypervisor and of the firmware, MiB, where a checkpoint is kept.
 const OWN_MIB: u64 = 192;
 
@@ -343,8 +345,12 @@ impl Verdict {
         let why = self.explanation.join("\n  ");
         match &self.kind {
             Kind::Equal => format!(
-                "Equal: {} entries, {} checkpoints, {} instructions, {} synchronous exits.",
-                self.entries, self.checkpoints, self.instructions, self.exits
+                "Equal: {} entries, {} checkpoints, {} instructions, {} synchronous exits.{}",
+                self.entries,
+                self.checkpoints,
+                self.instructions,
+                self.exits,
+                if self.planted == Some(true) { UNREAD } else { "" }
             ),
             Kind::Diverged if why.is_empty() => format!("Diverged at {place}."),
             Kind::Diverged => format!("Diverged at {place}:\n  {why}"),
@@ -395,7 +401,8 @@ fn explanation(console: &str) -> Vec<String> {
             Some(_) => None,
             None => {
                 speaks |= line.contains("replay: diverged") || line.contains("is not equal:");
-                Some(line).filter(|line| speaks && !line.contains("@@ "))
+                let by_shell = line.contains(PROMPT) || line.starts_with("[the guest has ended");
+                Some(line).filter(|line| speaks && !by_shell && !line.contains("@@ "))
             }
         };
         speaks |= program.is_some() && said.is_some();
@@ -470,6 +477,27 @@ mod tests {
         assert_eq!(verdict.explanation, ["[ 3.2] replay: diverged at entry 12: hash is another"]);
         let error = format!("{:#}", verdict.check().unwrap_err());
         assert!(error.contains("hash is another") && error.contains("entry 12"), "{error}");
+    }
+
+    #[test]
+    fn a_bit_that_nothing_reads_is_said() {
+        let console = format!(
+            "@@ replay event=planted done=true place=x bit=3\n@@ replay event=ended verdict=equal {NUMBERS}\n"
+        );
+        let verdict = Verdict::of(outcome(&console, Exit::Success), Vec::new());
+        assert_eq!(verdict.kind, Kind::Equal);
+        assert!(verdict.sentence().contains("made no difference"), "{}", verdict.sentence());
+    }
+
+    #[test]
+    fn the_shell_s_own_lines_explain_nothing() {
+        let console = format!(
+            "[ 3.2] checkpoint 2 is not equal: 1 findings\n@@ replay event=finding checkpoint=2 what=\"uart is another\"\n\
+             [the guest has ended; this is the hypervisor's shell, try help]\n\rlockstep> \x1b[K\n[ 3.3] replay: diverged: checkpoint 2\n\
+             @@ replay event=ended verdict=diverged {NUMBERS}\n"
+        );
+        let verdict = Verdict::of(outcome(&console, Exit::Failed), Vec::new());
+        assert_eq!(verdict.explanation.len(), 3, "{:?}", verdict.explanation);
     }
 
     #[test]
