@@ -329,3 +329,35 @@ fn a_clock_that_knows_its_host_is_right_from_the_first_moment() {
         assert!(real.abs_diff(clock.now(count)) <= 100_000, "at {real} ns: {}", clock.now(count));
     }
 }
+
+/// How far the clock swings while a guest with a constant pace is looked at so often, after a disturbance: once it has had
+/// two seconds for it, nanoseconds.
+fn swings(period: u64, disturbance: i64) -> u64 {
+    const PACE: u64 = 2;
+    let mut clock = VirtualClock::expecting(PACE << 32);
+    let (mut count, mut real, mut worst) = (0, 0_u64, 0);
+    for n in 0..4 * SECOND / period {
+        count += period / PACE;
+        real += period;
+        if n == 20 {
+            real = real.saturating_add_signed(disturbance);
+        }
+        if let Some(correction) = clock.correct(count, real) {
+            clock.apply(count, &correction);
+        }
+        if real > 3 * SECOND {
+            worst = real.abs_diff(clock.now(count)).max(worst);
+        }
+    }
+    worst
+}
+
+#[test]
+fn the_clock_does_not_swing_however_seldom_it_is_looked_at() {
+    for period in [500_000, 1_000_000, 4 * MILLISECOND, 16 * MILLISECOND, 40 * MILLISECOND] {
+        for disturbance in [5 * MILLISECOND as i64, -3 * MILLISECOND as i64] {
+            let worst = swings(period, disturbance);
+            assert!(worst <= 400_000, "{period} ns apart, {disturbance}: off by {worst} ns");
+        }
+    }
+}

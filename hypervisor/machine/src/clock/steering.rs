@@ -94,7 +94,7 @@ impl Steering {
             return None;
         }
 
-        let wanted = self.wanted_rate(now, real);
+        let wanted = self.wanted_rate(now, real, elapsed);
         let behind = real.saturating_sub(now);
         let step = if behind < HORIZON {
             0
@@ -130,16 +130,19 @@ impl Steering {
         self.fastest = (self.fastest + forgotten).min(pace).min(MAX_RATE);
     }
 
-    fn wanted_rate(&self, now: u64, real: u64) -> u64 {
-        let (behind, error) = (real >= now, real.abs_diff(now).min(HORIZON));
+    /// The rate until the next look, which is expected after as long as this one came after the last.
+    fn wanted_rate(&self, now: u64, real: u64, elapsed: u64) -> u64 {
+        // A large error goes away until the next look, and no sooner: the clock would swing about real time.
+        let span = elapsed.clamp(HORIZON, STALL);
+        let (behind, error) = (real >= now, real.abs_diff(now).min(span));
         // Per 65536 of the pace: at most a quarter faster, or an eighth of it.
         let share = match behind {
             _ if error < SMALL => {
                 let part = 65_536 * error / GENTLE;
                 if behind { 65_536 + part } else { 65_536 - part }
             }
-            true => 65_536 + 16_384 * error / HORIZON,
-            false => 65_536 - 57_344 * error / HORIZON,
+            true => 65_536 + (32_768 * error / span).min(16_384),
+            false => 65_536 - (65_536 * error / span).min(57_344),
         };
         let limit = self.fastest.saturating_mul(SPREAD).min(MAX_RATE);
         rounded((self.pace * share / 65_536).min(limit).max(MIN_RATE), RATE_DIGITS)
