@@ -1,7 +1,13 @@
-//! How often what delays occurred: buckets by powers of two.
+//! How often what delays occurred: each power of two is cut into eight buckets.
 
-/// Buckets: bucket n counts values of n significant bits.
-pub const BUCKETS: usize = 65;
+/// Binary digits of a value that tell its bucket, behind the first.
+const DIGITS: u32 = 3;
+
+/// Buckets of one power of two.
+const PARTS: usize = 1 << DIGITS;
+
+/// Buckets: the first are of one value each, the others of an eighth of a power of two.
+const BUCKETS: usize = (u64::BITS - DIGITS + 1) as usize * PARTS;
 
 /// A histogram of values, such as nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +27,7 @@ impl Default for Histogram {
 impl Histogram {
     /// Counts a value.
     pub fn record(&mut self, value: u64) {
-        let bucket = (u64::BITS - value.leading_zeros()) as usize;
+        let bucket = bucket(value);
         self.buckets[bucket] = self.buckets[bucket].saturating_add(1);
         self.count = self.count.saturating_add(1);
         self.sum = self.sum.saturating_add(value);
@@ -46,7 +52,7 @@ impl Histogram {
         self.sum.checked_div(self.count).unwrap_or(0)
     }
 
-    /// A number that so many thousandths of the values do not exceed: less than twice the smallest such. 0 for none.
+    /// A number that so many thousandths of the values do not exceed: the smallest such, or an eighth more at most. 0 for none.
     #[must_use]
     pub fn quantile(&self, thousandths: u64) -> u64 {
         let wanted = u128::from(self.count) * u128::from(thousandths.min(1000));
@@ -60,20 +66,29 @@ impl Histogram {
         self.most
     }
 
-    /// The buckets that are not empty: smallest value, largest value, count.
+    /// By powers of two, where there are any values: smallest value, largest value, count.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        let filled = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
-        filled.map(|(bucket, count)| {
-            (upper(bucket.saturating_sub(1)) + u64::from(bucket > 0), upper(bucket), *count)
+        (0..=u64::BITS).filter_map(|bits| {
+            let largest = u64::MAX.checked_shr(u64::BITS - bits).unwrap_or(0);
+            let smallest = largest / 2 + u64::from(bits > 0);
+            let count = self.buckets[bucket(smallest)..=bucket(largest)].iter().sum();
+            (count > 0).then_some((smallest, largest, count))
         })
     }
 }
 
+/// The bucket of a value.
+const fn bucket(value: u64) -> usize {
+    let shift = (u64::BITS - DIGITS - 1).saturating_sub(value.leading_zeros());
+    (value >> shift) as usize + shift as usize * PARTS
+}
+
 /// The largest value of a bucket.
 const fn upper(bucket: usize) -> u64 {
-    match bucket {
-        0 => 0,
-        _ => u64::MAX >> (BUCKETS - 1).saturating_sub(bucket),
+    match bucket / PARTS {
+        0 => bucket as u64,
+        // From the second power of two with eight buckets on, the first digit is not part of the number.
+        power => ((((PARTS + bucket % PARTS) as u64) + 1) << (power - 1)).wrapping_sub(1),
     }
 }
 
@@ -95,6 +110,14 @@ mod tests {
         assert_eq!((histogram.count(), histogram.most(), histogram.quantile(1000)), (5, u64::MAX, u64::MAX));
     }
 
+    #[test]
+    fn buckets_follow_each_other() {
+        assert_eq!((bucket(u64::MAX), upper(BUCKETS - 1)), (BUCKETS - 1, u64::MAX));
+        for n in 0..BUCKETS - 1 {
+            assert_eq!((bucket(upper(n)), bucket(upper(n) + 1)), (n, n + 1), "bucket {n}");
+        }
+    }
+
     proptest! {
         #[test]
         fn quantiles_are_bounds(mut values in proptest::collection::vec(0u64..1 << 40, 1..200), part in 1u64..=1000) {
@@ -103,7 +126,7 @@ mod tests {
             values.sort_unstable();
             let index = (values.len() as u64 * part).div_ceil(1000) as usize - 1;
             let (exact, told) = (values[index], histogram.quantile(part));
-            prop_assert!(told >= exact && told <= exact.saturating_mul(2), "{told} for {exact}");
+            prop_assert!(told >= exact && told <= exact + exact / 8, "{told} for {exact}");
             prop_assert_eq!(histogram.mean(), values.iter().sum::<u64>() / values.len() as u64);
         }
     }

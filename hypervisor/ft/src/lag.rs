@@ -5,6 +5,9 @@
 //! that is well below the target the guest has all of its time. Else its share is what the backup is seen to execute per time,
 //! corrected in proportion to what the lag is off its target. Speed is measured only while the backup has something to execute, so it
 //! is no function of the share, and nothing is left that could swing but the delay of the acknowledgements.
+//!
+//! A backup that is as fast as its primary never catches up by itself: what it fell behind once, a takeover much later would have to
+//! execute first. While it is further behind than what comes of the log's way to it, the guest therefore has a little less of its time.
 
 use crate::histogram::Histogram;
 
@@ -29,6 +32,13 @@ const LONG_NS: u64 = 500_000_000;
 
 /// A backup that is no further behind than this has waited for the log, nanoseconds: blocks are closed so often.
 const WAITED_NS: u64 = 4_000_000;
+
+/// What a backup may be behind at no cost to the guest, nanoseconds. The way of the log alone is a third of it: the age of a block, twice
+/// its way, a landing.
+const NEAR_NS: u64 = 12_000_000;
+
+/// The guest's share at most while its backup is to catch up.
+const CATCH_UP: u32 = FULL - FULL / 32;
 
 /// The fastest speed that counts, in 1/1024 of the host's time.
 const FASTEST: i64 = 4 * FULL as i64;
@@ -99,7 +109,8 @@ impl Lag {
         let target = self.target.min(i64::MAX as u64 / 8192) as i64;
         let off = target - self.lag.min(4 * target as u64) as i64;
         let share = self.speed + GAIN * off / target;
-        share.clamp(i64::from(LEAST), i64::from(FULL)) as u32
+        let most = if self.lag > NEAR_NS { CATCH_UP } else { FULL };
+        share.clamp(i64::from(LEAST), i64::from(most)) as u32
     }
 
     /// The guest's share of the time, [`LEAST`] to [`FULL`], in 1/1024.
@@ -228,7 +239,7 @@ mod tests {
         // Then much to execute comes at once: the speed from before says nothing, and the backup is as fast as the primary.
         busy += TARGET / 2;
         lag.acked(1000 * MS, busy, busy - TARGET / 2);
-        assert_eq!(lag.share(), FULL);
+        assert_eq!(lag.share(), CATCH_UP);
     }
 
     /// Nothing could be logged for a second, then all of it was: the guest goes on, slowly, until the backup is near again.
@@ -245,6 +256,21 @@ mod tests {
         // It is as fast as the primary: from there on the lag stays.
         assert!((900..1300).contains(&took), "{took} ms");
         assert!(lag.share() > FULL * 9 / 10, "{}", lag.share());
+    }
+
+    /// As fast as the primary, and once fallen behind: it is near again after 32 times what it has to make up for, and stays there.
+    #[test]
+    fn an_equal_backup_catches_up() {
+        let mut pair = Simulated::new(MS / 10, MS);
+        pair.run(500, 1300);
+        pair.run(50, 400);
+        let behind = pair.primary - pair.backup;
+        assert!(behind > 25 * MS, "{behind}");
+        let (least, ..) = pair.run(1000, 1000);
+        assert!(least >= CATCH_UP, "{least}");
+        let (least, _, _, most) = pair.run(1000, 1000);
+        assert!(most <= NEAR_NS + MS, "{most}");
+        assert!(least >= CATCH_UP, "{least}");
     }
 
     #[test]

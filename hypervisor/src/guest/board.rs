@@ -33,6 +33,10 @@ pub const MAX_DISKS: usize = 8;
 /// The longest that the guest runs without a look at its clock, nanoseconds.
 const LOOK_PERIOD: u64 = 4_000_000;
 
+/// After so many first writes the clock is looked at: the preemption timer counts only while the guest runs (SDM vol. 3C, "VMX-Preemption
+/// Timer"), and one that does little else would keep its backup waiting for several times the period.
+const UNLOOKED: u32 = 1024;
+
 /// The shortest time that the preemption timer is set for, nanoseconds: a deadline that is nearer costs an exit anyway.
 const SHORTEST: u64 = 2_000;
 
@@ -112,6 +116,8 @@ pub struct Board {
     /// An access has found the alarm's time past. The preemption timer stands still while exits are handled, so a guest that
     /// does little else but exit would get its interrupts late.
     pub late: bool,
+    /// Exits since the clock was looked at that pass without one: see [`UNLOOKED`].
+    unlooked: u32,
     /// The guest is on its way out of a repeated instruction, see [`Board::leave_repeated`], for which it has until then:
     /// nanoseconds of the host.
     pub leaves_rep: Option<u64>,
@@ -173,6 +179,7 @@ impl Board {
             corrected: 0,
             alarm: 0,
             late: false,
+            unlooked: 0,
             leaves_rep: None,
             pair: None,
             pace: Pace::default(),
@@ -259,7 +266,7 @@ impl Board {
     pub fn set_alarm(&mut self, on: &mut Active<'_>, now: Instant) {
         let ahead = self.computer.due().saturating_sub(now).clamp(SHORTEST, LOOK_PERIOD);
         self.alarm = now + ahead;
-        self.late = false;
+        (self.late, self.unlooked) = (false, 0);
         // Virtual time and the host's differ a little in speed: a timer that comes too early costs an exit for nothing.
         self.set_timer(on, ahead + (ahead >> SLACK_SHIFT));
     }
@@ -433,6 +440,8 @@ impl Machine for Board {
 
     #[inline(always)]
     fn written_first(&mut self, on: &Active<'_>, guest: u64) -> bool {
+        self.unlooked += 1;
+        self.late |= self.unlooked >= UNLOOKED;
         // What came for the host waits for this exit, or a landing does.
         let awaited = match &self.tape {
             Tape::Replaying(_) => !self.gear.is_quiet(on.emulated()),

@@ -348,7 +348,7 @@ impl Plan {
     }
 
     /// The digest of the whole state, which has all memory kept track of from now on if there are to be checkpoints (every so
-    /// many milliseconds).
+    /// many milliseconds). Else nobody wants to know what is written.
     ///
     /// # Errors
     /// No memory.
@@ -360,6 +360,8 @@ impl Plan {
     ) -> Result<StateDigest, BuildError> {
         if checkpoint != 0 {
             vm.track(true)?;
+        } else if let Some(pages) = vm.pages_mut() {
+            pages.let_all_be_written();
         }
         StateDigest::new(self.config.vm.memory.bytes, paging == log_header::Paging::Fast)
             .map_err(|error| BuildError::Memory(VmError::Memory(error)))

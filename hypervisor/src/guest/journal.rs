@@ -28,8 +28,12 @@ const EAGER_BYTES: usize = 2 << 10;
 /// A block of a recording is closed when its first entry is so old, nanoseconds of the host.
 const BLOCK_AGE: u64 = 500_000_000;
 
-/// The same of a primary: the backup executes no further than the last block says.
-const BLOCK_AGE_PAIR: u64 = 2_000_000;
+/// A primary whose guest runs closes no more than one block in this time, nanoseconds, unless there is an output: at once with what is
+/// recorded then, since the backup executes no further than the last block says.
+const BLOCK_GAP_PAIR: u64 = 2_000_000;
+
+/// For so long a primary's guest may run without a block before one is made for its backup alone, nanoseconds.
+const LONE_GAP: u64 = 3_000_000;
 
 /// The same of a primary whose guest is halted: then next to nothing is to be executed either, and what a guest does sends a block at
 /// once or makes it run. At a takeover the guest's clock is behind by so much more at most.
@@ -53,6 +57,8 @@ pub struct Journal {
     outlet: Outlet,
     /// When the block's first entry was made, nanoseconds of the host.
     since: u64,
+    /// When a block was closed last, nanoseconds of the host.
+    closed: u64,
     /// When the guest was first seen to run since it was halted: one that only wakes and halts again leaves next to nothing to execute.
     running: Option<u64>,
     /// An entry was lost: the log is worth nothing from there on.
@@ -70,7 +76,7 @@ impl Journal {
         let mut writer = Writer::new(vec![0; BUFFER].into_boxed_slice()).expect("as many bytes as it wants");
         // The buffer is empty, and much longer.
         let broken = buffer.push(writer.begin(header)?).is_err();
-        Ok(Self { writer, buffer, outlet, since: 0, running: None, broken })
+        Ok(Self { writer, buffer, outlet, since: 0, closed: 0, running: None, broken })
     }
 
     /// Adds an entry.
@@ -95,6 +101,7 @@ impl Journal {
     /// Closes the block: it goes to the log buffer.
     fn close(&mut self, mark: &Mark) {
         if let Some(block) = self.writer.close(mark) {
+            self.closed = time::now_ns();
             // There is room: the guest stands still without it.
             self.broken |= self.buffer.push(block).is_err();
         }
@@ -117,11 +124,17 @@ impl Journal {
         let due = match (&self.outlet, self.running) {
             (Outlet::Sender(_), _) => old(BLOCK_AGE),
             (Outlet::Pair, Some(running)) if !halted => {
-                old(BLOCK_AGE_IDLE).min(running.max(self.since).saturating_add(BLOCK_AGE_PAIR))
+                old(BLOCK_AGE_IDLE).min(running.max(self.closed).saturating_add(BLOCK_GAP_PAIR))
             }
             (Outlet::Pair, _) => old(BLOCK_AGE_IDLE),
         };
         (!self.writer.is_empty()).then_some(due)
+    }
+
+    /// Whether the backup has had nothing to go by for long, while the guest ran.
+    pub fn keeps_waiting(&self) -> bool {
+        let quiet = |running: u64| time::now_ns() >= running.max(self.closed).saturating_add(LONE_GAP);
+        matches!(self.outlet, Outlet::Pair) && self.writer.is_empty() && self.running.is_some_and(quiet)
     }
 
     /// Closes the block. Returns the position behind it: bytes of the log so far.

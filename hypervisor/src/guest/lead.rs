@@ -141,18 +141,23 @@ impl Board {
 
     /// Looks at the clock: corrects it, does what is due, and sets the preemption timer for what is due next.
     pub fn look_at_clock(&mut self, on: &mut Active<'_>) {
-        let due = self.time.now() >= self.computer.due();
+        let wanted = self.time.now() >= self.computer.due() || self.keeps_backup_waiting();
         let real = self.time.real();
         // A correction that comes with something that is due costs no place in the log of its own.
         let mut correction = None;
-        if due || real.saturating_sub(self.corrected) >= LONE_CORRECTION {
+        if wanted || real.saturating_sub(self.corrected) >= LONE_CORRECTION {
             correction = self.time.correction().map(|c| Correction { rate: c.rate, step: c.step });
             self.corrected = real;
         }
-        if correction.is_some() || due {
+        if correction.is_some() || wanted {
             self.put(&Event::Look(correction));
         }
         self.set_alarm(on, self.time.now());
+    }
+
+    /// Whether the backup can only go on if something is recorded.
+    fn keeps_backup_waiting(&self) -> bool {
+        matches!(&self.tape, Tape::Recording(recording) if recording.journal().keeps_waiting())
     }
 
     /// HLT: waits in real time until something comes that the processor takes. If the loop is to stop before that, the

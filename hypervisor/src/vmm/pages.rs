@@ -1,7 +1,7 @@
 //! Each page of a guest's RAM by itself: marks, and the EPT entries that follow from them.
 //!
 //! Every 4-KByte page has its entry for good, all of them in one run of tables, so that a change of permissions is one store.
-//! A 2-MByte region that the guest may write nothing of is mapped by one large page in its place.
+//! A 2-MByte region in whose pages the guest may do the same is mapped by one large page in its place.
 
 use crate::arch::physical::Pages;
 use crate::memory::{FRAME, OutOfFrames, Zone};
@@ -171,6 +171,14 @@ impl TrackedPages {
         true
     }
 
+    /// Nobody will ask which pages are written: all count as written from now on, so that no exit comes of it.
+    pub fn let_all_be_written(&mut self) {
+        for page in 0..self.count {
+            self.change(page, mark::DIRTY, 0);
+        }
+        (0..self.count.div_ceil(REGION)).for_each(|region| self.join(region));
+    }
+
     /// Whether INVEPT has to come before the next entry; it is taken to be done.
     #[inline]
     pub const fn take_stale(&mut self) -> bool {
@@ -208,13 +216,14 @@ impl TrackedPages {
         self.directories.words_mut()[region] = ept::table_entry(table);
     }
 
-    /// Maps a region by one large page, if all its pages may be read and not written, and it is whole.
+    /// Maps a region by one large page, if the guest may do the same in all its pages and reach them, and it is whole.
     fn join(&mut self, region: usize) {
         let pages = region * REGION..(region + 1) * REGION;
         let whole = self.large && pages.end <= self.count;
-        if whole && pages.clone().all(|page| permissions(self.marks(page)) == Permissions::READ_EXECUTE) {
+        let first = permissions(self.marks(pages.start));
+        if whole && first.read && pages.clone().all(|page| permissions(self.marks(page)) == first) {
             let host = self.host + (pages.start as u64) * FRAME;
-            let attributes = Attributes { permissions: Permissions::READ_EXECUTE, ..Attributes::RAM };
+            let attributes = Attributes { permissions: first, ..Attributes::RAM };
             self.directories.words_mut()[region] = ept::page_entry(2, host, attributes);
         } else {
             self.split(region);
