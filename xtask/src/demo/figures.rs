@@ -105,7 +105,7 @@ impl Figures {
         said.push(match self.lag_most_ns {
             Some(lag) => format!("Until then host b lagged {} behind at most.", ms(Some(lag))),
             None => {
-                "Until then host b never lagged so far behind that the primary had to be slowed (100 ms)."
+                "Until then host b never lagged so far behind that the primary had to be slowed (12 ms)."
                     .into()
             }
         });
