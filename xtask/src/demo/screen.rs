@@ -62,7 +62,7 @@ pub fn draw(story: &Story, wall: Duration, width: usize, height: usize) -> Vec<R
     rows.push(vec![channel(story)]);
     let mut events: Vec<&Told> = story.events.iter().collect();
     // What the hosts say is read a little later than what the arbiter and the client note.
-    events.sort_by_key(|told| told.at);
+    events.sort_by_key(|told| told.order());
     let skipped = events.len().saturating_sub(EVENTS);
     let last = events.len().saturating_sub(1);
     for number in 0..EVENTS {

@@ -71,7 +71,15 @@ impl Told {
     pub fn new(at: Ns, text: impl Into<String>) -> Self {
         Told { at, text: text.into(), own: None, said: false }
     }
+
+    /// By what it is sorted. A question is placed at the moment when the arbiter heard it, and comes before the answer.
+    pub fn order(&self) -> (Ns, bool) {
+        (self.at, self.text.starts_with(ANSWER))
+    }
 }
+
+/// How the arbiter's answer begins.
+const ANSWER: &str = "the arbiter to host ";
 
 /// A host on the screen.
 #[derive(Clone, Debug, Default)]
@@ -156,11 +164,11 @@ impl Story {
                     "the arbiter arms generation {}: from now on one host may outlive the other",
                     asked.generation
                 )),
-                ("contend", "won") => Some(format!("the arbiter to host {}: you go on", asked.side)),
-                ("contend", "lost") => Some(format!("the arbiter to host {}: you do not", asked.side)),
+                ("contend", "won") => Some(format!("{ANSWER}{}: you go on", asked.side)),
+                ("contend", "lost") => Some(format!("{ANSWER}{}: you do not", asked.side)),
                 // At their start both hosts look what is recorded.
                 ("read-back", _) => None,
-                (what, verdict) => Some(format!("the arbiter to host {}: {what}, {verdict}", asked.side)),
+                (what, verdict) => Some(format!("{ANSWER}{}: {what}, {verdict}", asked.side)),
             };
             self.asks += 1;
             if let Some(side) = side.filter(|_| asked.what != "read-back") {
@@ -184,7 +192,7 @@ impl Story {
             told.said = true;
             news.push(told.clone());
         }
-        news.sort_by_key(|told| told.at);
+        news.sort_by_key(Told::order);
         news
     }
 
@@ -424,6 +432,9 @@ mod tests {
         story.glimpse(&glimpse);
         let wanted = ["5299 host b hears nothing of the other host", "5300 the arbiter to host b: you go on"];
         assert_eq!(news(&mut story, false), wanted);
+        story.events.push(Told::new(5_300 * MS, "the arbiter to host b: and so on"));
+        story.events.push(Told::new(5_300 * MS, "host b asks"));
+        assert_eq!(news(&mut story, false), ["5300 host b asks", "5300 the arbiter to host b: and so on"]);
         story.events.push(Told::new(5_499 * MS, "late"));
         assert_eq!(news(&mut story, false), [""; 0]);
         assert_eq!(news(&mut story, true), ["5499 late"]);
