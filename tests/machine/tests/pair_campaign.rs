@@ -1,7 +1,7 @@
 //! A slice of the campaign: pairs that die, hang and are cut off at moments that seeds draw. `cargo xtask pair-campaign` runs more.
 
 use machine_tests::{Host, LIMIT, kernel, test_name};
-use xtask::pairing::campaign::{Draw, judge};
+use xtask::pairing::campaign::{Draw, Guest, judge};
 
 /// Requests of the client in each run.
 const REQUESTS: u32 = 40;
@@ -12,7 +12,7 @@ const SEEDS: [u64; 6] = [2, 4, 7, 15, 17, 30];
 #[test]
 fn clients_notice_nothing_but_delay_whatever_befalls_a_pair() {
     for seed in SEEDS {
-        let draw = Draw::of(seed, REQUESTS);
+        let draw = Draw::of(seed, Guest::Counter, REQUESTS);
         let host = Host { limit: 2 * LIMIT, ..Host::new(&test_name(), kernel()) };
         if let Err(error) = judge(&draw, host, REQUESTS) {
             panic!("cargo xtask pair-campaign --seed {seed} --runs 1 --requests {REQUESTS}\n{error:#}");
@@ -22,7 +22,9 @@ fn clients_notice_nothing_but_delay_whatever_befalls_a_pair() {
 
 #[test]
 fn no_misfortune_is_in_the_slice_twice() {
-    let kinds: std::collections::BTreeSet<String> =
-        SEEDS.iter().map(|seed| Draw::of(*seed, REQUESTS).incident.what.to_string()).collect();
+    let kinds: std::collections::BTreeSet<String> = SEEDS
+        .iter()
+        .map(|seed| Draw::of(*seed, Guest::Counter, REQUESTS).incident.what.to_string())
+        .collect();
     assert_eq!(kinds.len(), SEEDS.len(), "{kinds:?}");
 }

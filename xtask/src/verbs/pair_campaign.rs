@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::pairing::campaign::{Draw, judge};
+use crate::pairing::campaign::{Draw, Guest, judge};
 use crate::setup::{self, Purpose};
 use crate::vm::host::Host;
 use crate::{emulator, ui};
@@ -18,7 +18,8 @@ use crate::{emulator, ui};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask pair-campaign --seed 1 --runs 100
-  cargo xtask pair-campaign --seed 17 --runs 1")]
+  cargo xtask pair-campaign --seed 17 --runs 1
+  cargo xtask pair-campaign --guest redis --seed 1 --runs 10")]
 pub struct Args {
     /// Seed of the first run
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -26,6 +27,9 @@ pub struct Args {
     /// How many runs
     #[arg(long, value_name = "M", default_value_t = 10)]
     runs: u64,
+    /// What runs on both hosts
+    #[arg(long, value_enum, default_value_t)]
+    guest: Guest,
     /// Requests of the client in each run
     #[arg(long, value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=8000))]
     requests: u32,
@@ -48,7 +52,7 @@ pub struct Args {
 /// # Errors
 /// When something is missing; what the runs found is the exit status.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let draws = (0..args.runs).map(|n| Draw::of(args.seed.wrapping_add(n), args.requests));
+    let draws = (0..args.runs).map(|n| Draw::of(args.seed.wrapping_add(n), args.guest, args.requests));
     if args.list {
         draws.for_each(|draw| println!("{}", sentence(&draw)));
         return Ok(ExitCode::SUCCESS);
@@ -89,7 +93,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     ui::say(format!("{} runs, {} failed{p99}", args.runs, failed.len()));
     for seed in &failed {
         ui::say(format!(
-            "again: cargo xtask pair-campaign --seed {seed} --runs 1 --requests {}",
+            "again: cargo xtask pair-campaign{} --seed {seed} --runs 1 --requests {}",
+            if args.guest == Guest::Redis { " --guest redis" } else { "" },
             args.requests
         ));
     }
@@ -98,7 +103,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 /// What befalls a run, and when.
 fn sentence(draw: &Draw) -> String {
-    let Draw { seed, incident, busy } = draw;
-    let guest = if *busy { "busy" } else { "idle" };
+    let Draw { seed, incident, busy, guest } = draw;
+    let guest = match (guest, busy) {
+        (Guest::Redis, _) => "redis",
+        (Guest::Counter, true) => "busy",
+        (Guest::Counter, false) => "idle",
+    };
     format!("seed {seed}, {guest} guest, {}: {}", incident.when, incident.what)
 }
