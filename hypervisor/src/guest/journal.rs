@@ -35,8 +35,9 @@ const BLOCK_GAP_PAIR: u64 = 2_000_000;
 /// For so long a primary's guest may run without a block before one is made for its backup alone, nanoseconds.
 const LONE_GAP: u64 = 3_000_000;
 
-/// The same of a primary whose guest is halted: then next to nothing is to be executed either, and what a guest does sends a block at
-/// once or makes it run. At a takeover the guest's clock is behind by so much more at most.
+/// A block of a primary whose guest is halted is closed when its first entry is so old, nanoseconds of the host: then next to nothing
+/// is to be executed either, and what a guest does sends a block at once or makes it run. At a takeover the guest's clock is behind by so
+/// much more at most.
 const BLOCK_AGE_IDLE: u64 = 200_000_000;
 
 /// The receiver may take nothing for so long before the recording is given up, nanoseconds.

@@ -12,6 +12,7 @@ use xtask::vm::Description;
 const SECOND: Ns = 1_000_000_000;
 /// Instructions per second: what two emulators can do beside other work.
 const IPS: u64 = 50_000_000;
+
 fn must<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| panic!("{error:#}"))
 }

@@ -67,7 +67,7 @@ fn answered(verdict: &Verdict) {
 #[test]
 fn a_flipped_bit_is_found_and_named() {
     let recording = recorded();
-    // What is changed, and by which word it must be named.
+    // What is changed, and by which word it must be named. Without its stack the guest ends, which is told with its place.
     let plants = [
         (UNUSED, "0x1a00"),
         ("register:cr2:7@2", "cr2"),
@@ -81,7 +81,7 @@ fn a_flipped_bit_is_found_and_named() {
         });
         let last = verdict.outcome.last_words();
         assert_eq!((&verdict.kind, verdict.planted), (&Kind::Diverged, Some(true)), "{plant}: {last}");
-        assert_eq!(verdict.checkpoints.max(2), verdict.checkpoints, "{plant}: {last}");
+        assert!(verdict.checkpoints >= 2, "{plant}: {last}");
         let explanation = verdict.explanation.join("\n").to_lowercase();
         assert!(explanation.contains(named), "{plant}: {explanation}\n{last}");
         answered(&verdict);

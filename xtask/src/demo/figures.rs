@@ -104,8 +104,7 @@ impl Figures {
         };
         said.push(match self.lag_most_ns {
             Some(lag) => format!("Until then host b lagged {} behind at most.", ms(Some(lag))),
-            None => "Until then host b never lagged so far behind that the primary had to be slowed (12 ms)."
-                .into(),
+            None => "Until then host b never lagged so far behind that the primary had to be slowed.".into(),
         });
         said.push(format!(
             "The client counted to {} {order}: {} answers, {} wrong, {} broken connections.",
