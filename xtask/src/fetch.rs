@@ -71,6 +71,10 @@ fn transfer(url: &str, file: &Path) -> Result<()> {
     cmd.timeout(LIMIT).check().map(drop)
 }
 
+/// The option for apt with which it answers as if nothing were installed here: a version that is installed and that the archive has
+/// withdrawn would be its answer otherwise, and nowhere to be had.
+pub const NOTHING_INSTALLED: &str = "Dir::State::status=/dev/null";
+
 /// A file of the package archive as apt names it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ArchiveFile {
@@ -104,7 +108,7 @@ impl ArchiveFile {
 /// # Errors
 /// When there is no apt, or it knows no such package (its lists may never have been fetched).
 pub fn archive_file(package: &str) -> Result<ArchiveFile> {
-    let file = archive_files_with(&[package], &[])?.into_iter().next();
+    let file = archive_files_with(&[package], &[NOTHING_INSTALLED.into()])?.into_iter().next();
     file.with_context(|| format!("apt does not know `{package}`; `apt-get update` may help"))
 }
 

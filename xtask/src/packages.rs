@@ -38,7 +38,7 @@ impl Archive {
     /// When the lists cannot be had.
     pub fn open(architecture: Architecture) -> Result<Self> {
         match architecture {
-            Architecture::Own => Ok(Archive { options: Vec::new() }),
+            Architecture::Own => Ok(Archive { options: vec![fetch::NOTHING_INSTALLED.into()] }),
             Architecture::I386 => Self::foreign("i386"),
         }
     }
@@ -48,15 +48,13 @@ impl Archive {
         let (state, cache) = (dir.join("state"), dir.join("cache"));
         fs::create_dir_all(state.join("lists/partial"))?;
         fs::create_dir_all(cache.join("archives/partial"))?;
-        let status = dir.join("status");
-        fs::write(&status, "")?;
         let option = |key: &str, value: &Path| format!("{key}={}", value.display());
         let archive = Archive {
             options: vec![
                 format!("APT::Architecture={name}"),
                 format!("APT::Architectures={name}"),
                 option("Dir::State", &state),
-                option("Dir::State::status", &status),
+                fetch::NOTHING_INSTALLED.into(),
                 option("Dir::Cache", &cache),
             ],
         };
@@ -96,10 +94,7 @@ impl Archive {
     /// # Errors
     /// When apt does not know it.
     pub fn closure(&self, packages: &[&str]) -> Result<BTreeSet<String>> {
-        let empty = paths::cache_dir()?.join("no-packages");
-        fs::write(&empty, "")?;
-        let status = format!("Dir::State::status={}", empty.display());
-        let words = ["-o", &status, "-o", "Debug::NoLocking=1", "--print-uris", "-y", "-qq"];
+        let words = ["-o", "Debug::NoLocking=1", "--print-uris", "-y", "-qq"];
         let words = [&words[..], &["--no-install-recommends", "install"], packages].concat();
         let text = self.apt("apt-get", &words).check()?;
         let names: BTreeSet<String> = text.lines().filter_map(package_of_uri).collect();

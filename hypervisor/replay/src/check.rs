@@ -22,7 +22,7 @@ const POLYNOMIAL: u8 = 0x1D;
 pub struct Check {
     /// The low byte of the hash over all synchronous exits so far.
     pub hash: u8,
-    /// The sums over the registers: as they were at the last of them, or where the entry is between two, as they are there.
+    /// The sums over the registers as they are where the entry is.
     pub sums: [u8; 2],
 }
 
@@ -30,7 +30,7 @@ impl Check {
     /// Bytes in a log.
     pub const BYTES: usize = 3;
 
-    /// The check of an execution that has come so far.
+    /// The check of an execution that has come so far, where the registers were noted.
     #[must_use]
     pub fn of(course: &Course) -> Self {
         Self::between(course, course.registers())
@@ -159,7 +159,8 @@ mod tests {
     fn at(registers: Registers) -> Check {
         let mut course = Course::new();
         course.begin_exit();
-        course.end_exit(10, 100, |to| *to = registers);
+        course.end_exit(10, 100, registers.hash());
+        course.note(|to| *to = registers);
         Check::of(&course)
     }
 

@@ -5,7 +5,7 @@
 use crate::check::Check;
 use crate::course::Course;
 use crate::log::entry::{Entry, Event, Place};
-use crate::point::{Point, RFLAGS_RF, Registers};
+use crate::point::{Point, RFLAGS_RF, Registers, RegistersHash};
 
 /// After how many synchronous exits without one the hash is recorded.
 pub const HASH_EVERY: u64 = 1 << 14;
@@ -16,9 +16,9 @@ pub const CHECK_EVERY: u32 = 8;
 /// Where the guest is when something comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment<'a> {
-    /// It waits in the HLT that is the synchronous exit which has begun last.
+    /// It waits in the HLT that is the synchronous exit which has begun last; the registers were noted.
     Halted,
-    /// The last exit was a synchronous one; it was dealt with, and the guest was not entered since.
+    /// The last exit was a synchronous one; it was dealt with, the registers were noted, and the guest was not entered since.
     AfterExit,
     /// Anywhere else.
     Between {
@@ -78,8 +78,14 @@ impl Recorder {
 
     /// See [`Course::end_exit`].
     #[inline(always)]
-    pub fn end_exit(&mut self, reason: u16, n: u64, fill: impl FnOnce(&mut Registers)) {
-        self.course.end_exit(reason, n, fill);
+    pub fn end_exit(&mut self, reason: u16, n: u64, registers: RegistersHash) {
+        self.course.end_exit(reason, n, registers);
+    }
+
+    /// See [`Course::note`].
+    #[inline]
+    pub fn note(&mut self, fill: impl FnOnce(&mut Registers)) {
+        self.course.note(fill);
     }
 
     /// Whether [`hash_due`](Self::hash_due) has an entry after this exit.

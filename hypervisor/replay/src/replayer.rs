@@ -10,7 +10,7 @@ use crate::check::{Check, Suspect};
 use crate::course::Course;
 use crate::landing::{Action, Cause, Failure, Key, Landing, Seen, Target};
 use crate::log::entry::{Entry, Event, Place};
-use crate::point::{Point, Registers};
+use crate::point::{Point, Registers, RegistersHash};
 
 /// Where entries come from.
 pub trait Source<'l> {
@@ -172,7 +172,7 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
 
     /// See [`Course::registers`].
     #[inline]
-    pub const fn registers(&self) -> &Registers {
+    pub fn registers(&self) -> &Registers {
         self.course.registers()
     }
 
@@ -223,8 +223,14 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
 
     /// See [`Course::end_exit`].
     #[inline(always)]
-    pub fn end_exit(&mut self, reason: u16, n: u64, fill: impl FnOnce(&mut Registers)) {
-        self.course.end_exit(reason, n, fill);
+    pub fn end_exit(&mut self, reason: u16, n: u64, registers: RegistersHash) {
+        self.course.end_exit(reason, n, registers);
+    }
+
+    /// See [`Course::note`].
+    #[inline]
+    pub fn note(&mut self, fill: impl FnOnce(&mut Registers)) {
+        self.course.note(fill);
     }
 
     /// Whether the next entry is between two synchronous exits: then [`order`](Self::order) wants to see the guest after every

@@ -406,6 +406,7 @@ impl Board {
             }
             self.changed = true;
             self.end_exit(on);
+            self.note_registers(on);
         }
         match self.tape {
             Tape::Replaying(_) => self.follow(on, exit),

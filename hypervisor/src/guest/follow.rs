@@ -205,6 +205,7 @@ impl Board {
 
     /// HLT, led: everything that came while the guest was halted comes now.
     pub fn halt_along(&mut self, on: &mut Active<'_>) -> Verdict {
+        self.note_registers(on);
         self.advance();
         if !self.apply_due(on, Moment::Halted) {
             return Verdict::Stop(Stop::Named(reason::REPLAY));
@@ -391,6 +392,7 @@ impl Board {
     pub fn end_replay(&mut self, on: &mut Active<'_>) {
         let Tape::Replaying(replaying) = &self.tape else { return };
         if replaying.ended.is_none() {
+            self.note_registers(on);
             self.apply_due(on, Moment::AfterExit);
         }
         let at = self.whereabouts(on);

@@ -164,6 +164,7 @@ impl Board {
     /// instruction is executed again afterwards: a guest never leaves HLT without a cause of its own.
     pub fn wait(&mut self, on: &mut Active<'_>) -> Verdict {
         self.here = Here::Halted;
+        self.note_registers(on);
         loop {
             self.advance();
             if self.wakes(on) {

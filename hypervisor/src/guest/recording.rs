@@ -133,6 +133,7 @@ impl Board {
             self.here = Here::AfterExit;
         }
         if self.here == Here::AfterExit {
+            self.note_registers(on);
             self.record_checkpoint(on);
         }
         self.record(&Event::End(why));

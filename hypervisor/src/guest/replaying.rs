@@ -19,6 +19,7 @@ use replay::log::error::{Error as LogError, Label};
 use replay::log::flows::FRAME_MAX;
 use replay::log::open::Entries;
 use replay::replayer::{Divergence, Replayer, Run, What};
+use vmx::fields::{self, VmcsRead};
 
 /// Synchronous exits remembered for the operator.
 const TRAIL: usize = 32;
@@ -202,12 +203,11 @@ impl Replaying {
 
     /// The synchronous exit was dealt with.
     #[inline]
-    pub fn end_exit(&mut self, on: &Active<'_>, n: u64) {
+    pub fn end_exit(&mut self, on: &mut Active<'_>, n: u64) {
         let reason = on.last_reason();
-        self.replayer.end_exit(reason, n, |to| on.write_place_registers(to));
-        let exit = self.replayer.exits();
-        self.trail[(exit % TRAIL as u64) as usize] =
-            Step { exit, reason, n, rip: self.replayer.registers().rip };
+        self.replayer.end_exit(reason, n, on.hash_registers());
+        let (exit, rip) = (self.replayer.exits(), on.vmcs().read(fields::GUEST_RIP));
+        self.trail[(exit % TRAIL as u64) as usize] = Step { exit, reason, n, rip };
         let stop = match self.options.until {
             Some(Until::Exit(at)) => exit >= at,
             Some(Until::Count(at)) => n >= at,

@@ -50,14 +50,23 @@ impl Tape {
 impl Board {
     /// The synchronous exit was dealt with.
     #[inline]
-    pub fn end_exit(&mut self, on: &Active<'_>) {
+    pub fn end_exit(&mut self, on: &mut Active<'_>) {
         match &mut self.tape {
             Tape::Off => {}
             Tape::Recording(recording) => {
                 let (reason, n) = (on.last_reason(), self.time.instructions());
-                recording.recorder.end_exit(reason, n, |to| on.write_place_registers(to));
+                recording.recorder.end_exit(reason, n, on.hash_registers());
             }
             Tape::Replaying(replaying) => replaying.end_exit(on, self.time.instructions()),
+        }
+    }
+
+    /// Something may come in at the synchronous exit that the guest is at.
+    pub fn note_registers(&mut self, on: &Active<'_>) {
+        match &mut self.tape {
+            Tape::Off => {}
+            Tape::Recording(recording) => recording.recorder.note(|to| on.write_place_registers(to)),
+            Tape::Replaying(replaying) => replaying.replayer.note(|to| on.write_place_registers(to)),
         }
     }
 }

@@ -7,12 +7,13 @@ use crate::arch::fpu::{self, FpuState};
 use crate::arch::physical::Pages;
 use crate::arch::vmenter::{self, Registers};
 use crate::arch::vmx::{self as processor, Loaded};
-use crate::arch::{cpu, paging, percpu};
+use crate::arch::{cpu, crc, paging, percpu};
 use crate::events::{Event as Noted, Ring};
 use crate::memory::{FRAME, OutOfFrames, Zone};
 use core::fmt;
 use core::sync::atomic::{AtomicU16, Ordering};
 use machine::cpu::{CpuView, Limits, Profile};
+use replay::point::RegistersHash;
 use vmx::caps::Capabilities;
 use vmx::controls::{self, Control, Controls, Refusal, Word};
 use vmx::errors::VmFail;
@@ -233,6 +234,16 @@ impl Active<'_> {
         to.general[4] = self.vmcs().read(fields::GUEST_RSP);
         to.rip = self.vmcs().read(fields::GUEST_RIP);
         to.rflags = self.vmcs().read(fields::GUEST_RFLAGS);
+    }
+
+    /// Their hash.
+    #[inline(always)]
+    pub fn hash_registers(&mut self) -> RegistersHash {
+        let vmcs = self.loaded.vmcs();
+        let (rip, rflags) = (vmcs.read(fields::GUEST_RIP), vmcs.read(fields::GUEST_RFLAGS));
+        // Nobody else uses this place: RSP is the VMCS's.
+        self.vcpu.registers.gpr[4] = vmcs.read(fields::GUEST_RSP);
+        crc::registers(&self.vcpu.registers.gpr, rip, rflags)
     }
 
     /// Whether MOV SS or POP SS blocks events.

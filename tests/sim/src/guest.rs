@@ -230,6 +230,7 @@ impl Guest {
         }
         if let Some(tape) = tape {
             tape.recorder.begin_exit();
+            tape.recorder.note(|to| *to = self.machine.registers());
         }
         match exit {
             Exit::Emulate(Op::Halt) => {
@@ -246,7 +247,9 @@ impl Guest {
         self.machine.end_exit();
         self.exit = true;
         if let Some(tape) = tape {
-            tape.recorder.end_exit(reason(exit), self.machine.n(), |to| *to = self.machine.registers());
+            let registers = self.machine.registers();
+            tape.recorder.end_exit(reason(exit), self.machine.n(), registers.hash());
+            tape.recorder.note(|to| *to = registers);
         }
         if self.has_sent() {
             self.take_in(tape, &Event::Output);
@@ -392,6 +395,7 @@ impl Guest {
             return self.machine.serve(exit);
         }
         track.replayer.begin_exit();
+        track.replayer.note(|to| *to = self.machine.registers());
         match exit {
             Exit::Emulate(Op::Halt) => {
                 self.halted = true;
@@ -406,7 +410,9 @@ impl Guest {
     fn followed_exit(&mut self, track: &mut Track<'_>, exit: Exit) {
         self.machine.end_exit();
         self.exit = true;
-        track.replayer.end_exit(reason(exit), self.machine.n(), |to| *to = self.machine.registers());
+        let registers = self.machine.registers();
+        track.replayer.end_exit(reason(exit), self.machine.n(), registers.hash());
+        track.replayer.note(|to| *to = registers);
     }
 
     /// From here on this host leads.

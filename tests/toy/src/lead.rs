@@ -83,6 +83,7 @@ impl Lead {
             match exit {
                 Exit::Emulate(Op::Halt) => {
                     self.recorder.begin_exit();
+                    self.recorder.note(|to| *to = self.machine.registers());
                     self.wait();
                     self.machine.charge();
                     self.machine.skip();
@@ -99,7 +100,9 @@ impl Lead {
             }
             if self.exit {
                 self.machine.end_exit();
-                self.recorder.end_exit(reason(exit), self.machine.n(), |to| *to = self.machine.registers());
+                let registers = self.machine.registers();
+                self.recorder.end_exit(reason(exit), self.machine.n(), registers.hash());
+                self.recorder.note(|to| *to = registers);
                 self.put_out();
             }
         }

@@ -149,7 +149,9 @@ impl<'l, S: Source<'l, Error = Error>> Track<'l, S> {
         if self.ended.is_none() {
             self.machine.end_exit();
             self.spoil();
-            self.replayer.end_exit(reason(exit), self.machine.n(), |to| *to = self.machine.registers());
+            let registers = self.machine.registers();
+            self.replayer.end_exit(reason(exit), self.machine.n(), registers.hash());
+            self.replayer.note(|to| *to = registers);
         }
         true
     }
@@ -166,6 +168,7 @@ impl<'l, S: Source<'l, Error = Error>> Track<'l, S> {
     }
 
     fn wait(&mut self) {
+        self.replayer.note(|to| *to = self.machine.registers());
         self.machine.advance();
         self.apply_due(Moment::Halted);
         if self.ended.is_none() && !self.machine.wakes() {
