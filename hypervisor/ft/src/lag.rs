@@ -1,7 +1,7 @@
 //! Lag control: how much of its time the primary's guest may run, so that the backup's execution stays close behind.
 //!
-//! The backup can execute only what the primary has logged: it lags by the busy virtual time that the last closed block of the log
-//! has reached, less the busy virtual time that the backup has executed up to. (Busy: without what a halted guest has skipped.) While
+//! The backup can execute only what the primary has logged: it lags by what the primary's guest has run between where the backup is and where
+//! the last closed block of the log ends (the primary's own time: [`timeline`](crate::timeline)). While
 //! that is well below the target the guest has all of its time. Else its share is what the backup is seen to execute per time,
 //! corrected in proportion to what the lag is off its target. Speed is measured only while the backup has something to execute, so it
 //! is no function of the share, and nothing is left that could swing but the delay of the acknowledgements.
@@ -33,9 +33,9 @@ const LONG_NS: u64 = 500_000_000;
 /// A backup that is no further behind than this has waited for the log, nanoseconds: blocks are closed so often.
 const WAITED_NS: u64 = 4_000_000;
 
-/// What a backup may be behind at no cost to the guest, nanoseconds. The way of the log alone is a third of it: the age of a block, twice
+/// What a backup may be behind at no cost to the guest, nanoseconds. The way of the log alone is half of it: the age of a block, twice
 /// its way, a landing.
-const NEAR_NS: u64 = 12_000_000;
+const NEAR_NS: u64 = 7_000_000;
 
 /// The guest's share at most while its backup is to catch up.
 const CATCH_UP: u32 = FULL - FULL / 32;
@@ -48,7 +48,7 @@ const FASTEST: i64 = 4 * FULL as i64;
 pub struct Lag {
     target: u64,
     share: u32,
-    /// What the backup executes, in 1/1024 virtual nanoseconds per nanosecond of the host.
+    /// What the backup executes, in 1/1024 nanoseconds of the primary per nanosecond of the host.
     speed: i64,
     /// When the speed was measured last, the virtual time executed then, and whether there was more to execute.
     since: Option<(u64, u64, bool)>,
@@ -72,8 +72,8 @@ impl Lag {
         }
     }
 
-    /// An acknowledgement has come now: the host's clock, the busy virtual time that the log has reached, and that which the backup has
-    /// executed up to, all in nanoseconds.
+    /// An acknowledgement has come now: the host's clock; how long the guest had run where the log ends, and where the backup is, all in
+    /// nanoseconds.
     pub fn acked(&mut self, now: u64, logged_ns: u64, executed_ns: u64) {
         self.lag = logged_ns.saturating_sub(executed_ns);
         self.lags.record(self.lag);

@@ -21,5 +21,6 @@ pub mod pair;
 pub mod seal;
 pub mod side;
 mod text;
+pub mod timeline;
 
 pub use text::{TEXT, Text};

@@ -95,6 +95,10 @@ pub struct Board {
     pub here: Here,
     /// Virtual time that the halted guest has skipped, nanoseconds.
     pub idle: u64,
+    /// For how long it was halted, nanoseconds of the host's time as the guest should see it.
+    pub slept: u64,
+    /// The same time since which it does not run: it is halted, or held back.
+    pub stands: Option<u64>,
     /// The last exit was a synchronous one, and what follows from it is not done yet.
     pub exit: bool,
     /// The next HLT is the one that the guest was in already.
@@ -169,6 +173,8 @@ impl Board {
             tape: Tape::Off,
             here: Here::AfterExit,
             idle: 0,
+            slept: 0,
+            stands: None,
             exit: false,
             halt_again: false,
             changed: true,
@@ -264,7 +270,8 @@ impl Board {
 
     /// Sets the preemption timer for the next deadline, or the next look at the clock.
     pub fn set_alarm(&mut self, on: &mut Active<'_>, now: Instant) {
-        let ahead = self.computer.due().saturating_sub(now).clamp(SHORTEST, LOOK_PERIOD);
+        let most = self.backup_due().map_or(LOOK_PERIOD, |left| left.min(LOOK_PERIOD));
+        let ahead = self.computer.due().saturating_sub(now).min(most).max(SHORTEST);
         self.alarm = now + ahead;
         (self.late, self.unlooked) = (false, 0);
         // Virtual time and the host's differ a little in speed: a timer that comes too early costs an exit for nothing.

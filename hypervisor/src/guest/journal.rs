@@ -134,8 +134,21 @@ impl Journal {
 
     /// Whether the backup has had nothing to go by for long, while the guest ran.
     pub fn keeps_waiting(&self) -> bool {
-        let quiet = |running: u64| time::now_ns() >= running.max(self.closed).saturating_add(LONE_GAP);
-        matches!(self.outlet, Outlet::Pair) && self.writer.is_empty() && self.running.is_some_and(quiet)
+        self.writer.is_empty() && self.lone_due().is_some_and(|due| time::now_ns() >= due)
+    }
+
+    /// When a block is made for the backup alone, if none is made before.
+    fn lone_due(&self) -> Option<u64> {
+        let running = self.running.filter(|_| matches!(self.outlet, Outlet::Pair))?;
+        Some(running.max(self.closed).saturating_add(LONE_GAP))
+    }
+
+    /// When a running guest is to be looked at for the sake of its backup, nanoseconds of the host; `None`: it is halted, or there is no
+    /// backup.
+    pub fn look_due(&self) -> Option<u64> {
+        let (due, now) = (self.lone_due()?, time::now_ns());
+        // What is due now is sent before the guest goes on.
+        Some(if due > now { due } else { now.saturating_add(LONE_GAP) })
     }
 
     /// Closes the block. Returns the position behind it: bytes of the log so far.

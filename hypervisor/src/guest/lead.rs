@@ -160,11 +160,26 @@ impl Board {
         matches!(&self.tape, Tape::Recording(recording) if recording.journal().keeps_waiting())
     }
 
+    /// In how long the backup needs a block to go on by, nanoseconds of the host.
+    pub fn backup_due(&self) -> Option<u64> {
+        let Tape::Recording(recording) = &self.tape else { return None };
+        Some(recording.journal().look_due()?.saturating_sub(time::now_ns()))
+    }
+
     /// HLT: waits in real time until something comes that the processor takes. If the loop is to stop before that, the
     /// instruction is executed again afterwards: a guest never leaves HLT without a cause of its own.
     pub fn wait(&mut self, on: &mut Active<'_>) -> Verdict {
         self.here = Here::Halted;
         self.note_registers(on);
+        let since = self.time.real();
+        self.stands = Some(since);
+        let verdict = self.wait_for_cause(on);
+        self.stands = None;
+        self.slept += self.time.real().saturating_sub(since);
+        verdict
+    }
+
+    fn wait_for_cause(&mut self, on: &mut Active<'_>) -> Verdict {
         loop {
             self.advance();
             if self.wakes(on) {

@@ -38,6 +38,11 @@ impl Board {
         self.time.now().saturating_sub(self.idle)
     }
 
+    /// How long the guest has run, nanoseconds of the host: neither halted nor held back.
+    pub fn ran_ns(&self) -> u64 {
+        self.stands.unwrap_or(self.time.real()).saturating_sub(self.slept)
+    }
+
     /// The guest's share of the time if it is not all of it, in 1/1024.
     fn small_share(&self) -> Option<u64> {
         let share = self.pair.as_ref().filter(|_| matches!(self.tape, Tape::Recording(_)))?.share();
@@ -50,6 +55,7 @@ impl Board {
         let ran = busy.saturating_sub(core::mem::replace(&mut self.pace.ran, busy)).min(RAN_NS);
         self.small_share()?;
         let since = time::now_ns();
+        self.stands = Some(self.time.real());
         let mut why = None;
         while let Some(share) = self.small_share() {
             let until = since.saturating_add((ran * (u64::from(FULL) - share) / share).min(STAND_NS));
@@ -66,6 +72,7 @@ impl Board {
         let now = time::now_ns();
         let stood = now - since;
         self.time.stand(stood);
+        self.stands = None;
         self.pace.stands.record(stood);
         self.pace.total += stood;
         if now.saturating_sub(self.pace.said) >= SAY_NS {

@@ -47,7 +47,7 @@ impl Board {
     ) -> Option<R> {
         // Out of its place while it looks at the board.
         let mut link = self.pair.take()?;
-        let virtual_ns = self.busy_ns();
+        let (virtual_ns, ran_ns) = (self.busy_ns(), self.ran_ns());
         let halted = self.here == Here::Halted;
         let (journal, stream) = match &mut self.tape {
             Tape::Off => (None, None),
@@ -55,7 +55,8 @@ impl Board {
             Tape::Replaying(replaying) => (None, replaying.replayer.source_mut().channel()),
         };
         let outside = Some(&mut self.outside);
-        let result = act(&mut link, &mut Ends { journal, stream, outside, virtual_ns, drained, halted });
+        let result =
+            act(&mut link, &mut Ends { journal, stream, outside, virtual_ns, ran_ns, drained, halted });
         self.pair = Some(link);
         Some(result)
     }

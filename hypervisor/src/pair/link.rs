@@ -23,6 +23,7 @@ use ft::history::HistoryEvent;
 use ft::lag::{FULL, Lag};
 use ft::pair::{Action, Event, Halted, Order, Pair, Role, State};
 use ft::side::{Path, Side};
+use ft::timeline::Timeline;
 use heapless::{Deque, Vec};
 use net::{DATAGRAM, Peer};
 use replay::log::stream::Stream;
@@ -59,6 +60,8 @@ pub struct Ends<'b> {
     pub outside: Option<&'b mut Outside>,
     /// The guest's time without what it has skipped while it was halted, nanoseconds: what there is to be executed.
     pub virtual_ns: u64,
+    /// How long the guest has run by the host's clock, nanoseconds: neither halted nor held back.
+    pub ran_ns: u64,
     /// A backup's guest has executed all of the log that has arrived.
     pub drained: bool,
     /// The guest is halted.
@@ -91,6 +94,8 @@ pub struct Link {
     rounds: Option<Rounds>,
     /// How far the backup is behind, and what share of the time the primary's guest has therefore.
     lag: Lag,
+    /// What the primary had run when.
+    timeline: Timeline,
     /// Positions of the last round, for heartbeats and people.
     positions: Positions,
 }
@@ -101,8 +106,6 @@ struct Positions {
     received: u64,
     executed: u64,
     virtual_ns: u64,
-    /// The guest's busy time when the log reached `sent`: a backup can have executed no more.
-    logged_ns: u64,
 }
 
 /// What a link is made from.
@@ -145,6 +148,7 @@ impl Link {
             paused: None,
             rounds: None,
             lag: Lag::new(lag_ns),
+            timeline: Timeline::new(),
             positions: Positions::default(),
         })
     }
@@ -260,7 +264,7 @@ impl Link {
         if let Some(journal) = &ends.journal {
             let sent = journal.bytes().0;
             if core::mem::replace(&mut self.positions.sent, sent) != sent {
-                self.positions.logged_ns = ends.virtual_ns;
+                self.timeline.note(ends.virtual_ns, ends.ran_ns);
             }
         }
         if let Some(stream) = &ends.stream {
@@ -331,7 +335,8 @@ impl Link {
             }
             while let Some(event) = events.pop_front() {
                 if let Event::Acked(ack) = event {
-                    self.lag.acked(now, self.positions.logged_ns, ack.executed_ns);
+                    let executed = self.timeline.ran_at(ack.executed_ns);
+                    self.lag.acked(now, self.timeline.ran_ns(), executed);
                 }
                 self.step(event, now, ends);
             }
@@ -689,7 +694,15 @@ impl Link {
 impl Ends<'_> {
     /// Nothing of the guest.
     pub const fn nothing() -> Self {
-        Self { journal: None, stream: None, outside: None, virtual_ns: 0, drained: false, halted: false }
+        Self {
+            journal: None,
+            stream: None,
+            outside: None,
+            virtual_ns: 0,
+            ran_ns: 0,
+            drained: false,
+            halted: false,
+        }
     }
 }
 
