@@ -1,8 +1,9 @@
 //! A card as smoltcp sees it: frames are copied once each way, and one that finds the card's ring full is kept until there
 //! is room.
 
+use crate::segment;
 use hal::{NetDevice, TransmitError};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 
 /// Longest frame without FCS, bytes: header and 1500.
@@ -32,6 +33,8 @@ pub struct Card<N> {
     only: Option<[u8; 4]>,
     /// Segments of others: dropped.
     pub strangers: u64,
+    /// TCP segments whose checksum was wrong: dropped.
+    pub damaged: u64,
     /// So many were dropped in one go that there may be more.
     pub flooded: bool,
 }
@@ -74,6 +77,7 @@ impl<N: NetDevice> Card<N> {
             too_long: 0,
             only,
             strangers: 0,
+            damaged: 0,
             flooded: false,
         }
     }
@@ -122,7 +126,9 @@ pub struct Room<'a, N> {
 impl<N: NetDevice> TxToken for Room<'_, N> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
         // smoltcp keeps to the maximum transmission unit that it was told.
-        let result = write(&mut self.leaving.frame[..length]);
+        let frame = &mut self.leaving.frame[..length];
+        let result = write(frame);
+        segment::write_checksum(frame);
         self.leaving.waiting = length;
         if !self.leaving.flush(self.device) {
             self.leaving.full += 1;
@@ -146,8 +152,8 @@ impl<N: NetDevice> Device for Card<N> {
         if !self.leaving.flush(&mut self.device) {
             return None;
         }
-        let (arrived, too_long, strangers) = (&mut self.arrived, &mut self.too_long, &mut self.strangers);
-        let only = self.only;
+        let Self { arrived, too_long, strangers, damaged, only, .. } = self;
+        let only = *only;
         let mut length = None;
         // One that is dropped does not hide those behind it.
         let mut take = |frame: &[u8]| {
@@ -156,6 +162,7 @@ impl<N: NetDevice> Device for Card<N> {
             }
             match arrived.get_mut(..frame.len()) {
                 _ if is_strange(frame, only) => *strangers += 1,
+                _ if segment::is_damaged(frame) => *damaged += 1,
                 Some(place) => {
                     place.copy_from_slice(frame);
                     length = Some(frame.len());
@@ -164,8 +171,7 @@ impl<N: NetDevice> Device for Card<N> {
             }
             true
         };
-        let most = if only.is_some() { DROPS } else { 1 };
-        let looks = self.device.receive_while(most, &mut take);
+        let looks = self.device.receive_while(DROPS, &mut take);
         self.flooded |= looks == DROPS && length.is_none();
         let length = length?;
         self.received += 1;
@@ -183,6 +189,7 @@ impl<N: NetDevice> Device for Card<N> {
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
+        capabilities.checksum.tcp = Checksum::None;
         capabilities.max_transmission_unit = self.device.max_frame().min(MAX_FRAME);
         capabilities
     }

@@ -14,6 +14,7 @@ mod datagrams;
 mod device;
 mod line;
 mod neighbor;
+mod segment;
 mod stack;
 #[cfg(test)]
 mod wire;

@@ -105,6 +105,8 @@ pub struct Counters {
     pub bad_length: u64,
     /// Frames with segments of somebody else than [`Settings::only`].
     pub strangers: u64,
+    /// Segments whose checksum was wrong.
+    pub damaged: u64,
     /// Connections that somebody has begun and not completed.
     pub half_open: u64,
 }
@@ -363,6 +365,7 @@ impl<N: NetDevice> Stack<N> {
             card_full: self.card.full(),
             bad_length: self.card.refused() + self.card.too_long,
             strangers: self.card.strangers,
+            damaged: self.card.damaged,
             half_open: sum(|line| line.half_opens),
         }
     }

@@ -252,7 +252,8 @@ impl<'m> Outputs<'m> {
     }
 
     fn length(&self, at: usize) -> usize {
-        u32::from_le_bytes(core::array::from_fn(|n| self.memory[at + n])) as usize
+        let bytes = self.memory[at..].first_chunk();
+        bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes)) as usize
     }
 
     /// The oldest output, if it may leave.
@@ -261,15 +262,15 @@ impl<'m> Outputs<'m> {
         if self.count == 0 {
             return None;
         }
-        let at = self.first;
-        let number = |from: usize| u64::from_le_bytes(core::array::from_fn(|n| self.memory[at + from + n]));
-        let position = Some(number(8)).filter(|position| *position != OPEN);
-        let start = at + HEADER;
+        let (header, rest) = self.memory[self.first..].split_first_chunk::<HEADER>()?;
+        let (words, _) = header.as_chunks::<8>();
+        let &[_, position, made_at] = words else { return None };
+        let position = Some(u64::from_le_bytes(position)).filter(|position| *position != OPEN);
         let output = Output {
-            kind: Kind::decode([self.memory[at + 4], self.memory[at + 5]]),
-            bytes: &self.memory[start..start + self.length(at)],
+            kind: Kind::decode([header[4], header[5]]),
+            bytes: &rest[..self.length(self.first)],
             position,
-            made_at: number(16),
+            made_at: u64::from_le_bytes(made_at),
         };
         limit.allows(position).then_some(output)
     }

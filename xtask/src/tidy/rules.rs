@@ -31,7 +31,12 @@ const CRATES: &[Crate] = &[
     Crate { dir: "hypervisor/vmx", name: "vmx", safety: Safety::PureButOne, may_use: &[] },
     Crate { dir: "hypervisor/config", name: "vm-config", safety: Safety::Pure, may_use: &[] },
     Crate { dir: "hypervisor/machine", name: "machine", safety: Safety::Pure, may_use: &[] },
-    Crate { dir: "hypervisor/replay", name: "replay", safety: Safety::Pure, may_use: &["vmx", "machine"] },
+    Crate {
+        dir: "hypervisor/replay",
+        name: "replay",
+        safety: Safety::Pure,
+        may_use: &["vmx", "machine", "hal"],
+    },
     Crate { dir: "hypervisor/ft", name: "ft", safety: Safety::Pure, may_use: &["replay", "hal"] },
     Crate {
         dir: "hypervisor",

@@ -15,7 +15,6 @@ pub mod error;
 pub mod flows;
 pub mod frame;
 pub mod header;
-mod internet_sum;
 pub mod open;
 pub mod places;
 mod rates;

@@ -1,7 +1,7 @@
 //! What a frame's headers are and where their fields lie, as far as they can be predicted.
 
 use super::frame::HEAD;
-use super::internet_sum::Sum;
+use hal::InternetSum;
 
 /// The shortest Ethernet frame without FCS, bytes: shorter ones are padded.
 pub const SHORTEST: usize = 60;
@@ -174,7 +174,7 @@ impl Shape {
 
     /// The checksum of the network's header, as it should be.
     pub fn right_header_sum(&self, head: &[u8; HEAD]) -> [u8; 2] {
-        let mut sum = Sum::new();
+        let mut sum = InternetSum::new();
         sum.add(&head[self.ip(0)..self.ip(10)]);
         sum.add(&head[self.ip(12)..self.ip(V4_HEADER)]);
         sum.finish()
@@ -188,7 +188,7 @@ impl Shape {
         };
         let near = tail[0].len().min(inside);
         let Some(far) = tail[1].get(..inside - near) else { return [0; 2] };
-        let mut sum = Sum::new();
+        let mut sum = InternetSum::new();
         if self.transport != Transport::Icmp {
             // The pseudo header.
             let (addresses, protocol) = match self.network {
