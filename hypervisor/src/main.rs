@@ -17,7 +17,6 @@ mod proof;
 mod ring;
 mod shell;
 mod symbols;
-mod throttle;
 
 #[cfg(target_os = "none")]
 mod arch;

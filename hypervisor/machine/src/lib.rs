@@ -24,4 +24,5 @@ pub mod output;
 pub mod paging;
 pub mod pci;
 pub mod ram;
+pub mod throttle;
 pub mod virtio;

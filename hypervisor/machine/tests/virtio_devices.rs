@@ -55,6 +55,8 @@ fn frames_leave_as_they_are_for_all_sizes_of_the_queue() {
                 // The header with the frame, alone, or cut itself.
                 let cuts: &[usize] = [&[][..], &[HEADER], &[5]][round % 3];
                 let parts = cut(at, HEADER + frame.len(), cuts, false);
+                // So seldom that the device wants to know of each.
+                board.pass(1_000_000);
                 let head = driver.send(&mut board, 1, &parts);
                 assert_eq!(driver.take(&mut board, 1), Some((head, 0)));
                 sent.push((0, frame));
@@ -62,6 +64,71 @@ fn frames_leave_as_they_are_for_all_sizes_of_the_queue() {
             assert_eq!(board.outside.frames, sent);
         }
     }
+}
+
+/// Sends a frame; whether it has left at once.
+fn send_one(board: &mut Board, driver: &mut Driver, frame: &[u8]) -> bool {
+    board.rewind();
+    let at = board.allocate(HEADER + FRAME);
+    board.store(at + HEADER as u64, frame);
+    let before = board.outside.frames.len();
+    driver.send(board, 1, &cut(at, HEADER + frame.len(), &[], false));
+    board.outside.frames.len() > before
+}
+
+/// A frame each 20 us.
+#[test]
+fn a_stream_leaves_at_even_distances_and_in_order() {
+    const STEP: u64 = 20_000;
+    for features in [0, EVENTS] {
+        let mut board = Board::new();
+        let mut driver = Driver::start(&mut board, NET, Way::Ports, features, 64);
+        let (mut sent, mut at_once, mut longest) = (Vec::new(), 0, 0);
+        let mut waits = 0;
+        for round in 0..1000 {
+            let frame = frame(1514, round as u8);
+            at_once += u32::from(send_one(&mut board, &mut driver, &frame));
+            sent.push((0, frame));
+            board.pass(STEP);
+            while driver.take(&mut board, 1).is_some() {}
+            waits = if board.outside.frames.len() < sent.len() { waits + 1 } else { 0 };
+            longest = longest.max(waits);
+        }
+        // Notified of the first ones alone; then it looks every 200 us.
+        assert!((10..=20).contains(&at_once), "{at_once}");
+        assert!((8..=10).contains(&longest), "{longest}");
+        // Nothing is left behind, and after a rest each frame leaves at once.
+        board.pass(200_000);
+        assert_eq!(board.outside.frames, sent);
+        board.pass(10_000_000);
+        assert!(send_one(&mut board, &mut driver, &frame(1514, 1)));
+    }
+}
+
+/// Somebody waits for short frames.
+#[test]
+fn short_frames_leave_at_once_however_many() {
+    for features in [0, EVENTS] {
+        let mut board = Board::new();
+        let mut driver = Driver::start(&mut board, NET, Way::Ports, features, 64);
+        for round in 0..1000 {
+            assert!(send_one(&mut board, &mut driver, &frame(600, round as u8)), "{round}");
+            assert!(driver.take(&mut board, 1).is_some());
+            board.pass(5_000);
+        }
+    }
+}
+
+#[test]
+fn a_reset_ends_the_rest() {
+    let mut board = Board::new();
+    let mut driver = Driver::start(&mut board, NET, Way::Ports, EVENTS, 64);
+    while send_one(&mut board, &mut driver, &frame(1514, 0)) {}
+    let before = board.outside.frames.len();
+    let mut driver = Driver::start(&mut board, NET, Way::Ports, EVENTS, 64);
+    board.pass(1_000_000);
+    assert_eq!(board.outside.frames.len(), before, "it was the driver's before the reset");
+    assert!(send_one(&mut board, &mut driver, &frame(1514, 0)));
 }
 
 #[test]

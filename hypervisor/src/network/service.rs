@@ -13,11 +13,11 @@ use crate::duties::HOST;
 use crate::firmware::madt::{Line, Madt};
 use crate::hal::PciConfig;
 use crate::platform;
-use crate::throttle::Throttle;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use e1000::Rings;
 use hal::{NetDevice, NetEvents};
+use machine::throttle::Throttle;
 use pci::{Address, ConfigSpace, Function, Msi, command};
 
 /// Cards in service at most: a guest's network devices, and the logging channel.

@@ -10,7 +10,7 @@ pub mod queue;
 pub mod rng;
 pub mod transport;
 
-use crate::context::Context;
+use crate::context::{Context, Instant};
 use chain::{Broken, Chain};
 
 /// Bytes of the device-specific configuration structure.
@@ -150,6 +150,23 @@ impl Model {
             Self::Block(block) => block.serve(chain, ctx, sector),
             Self::Rng(rng) => rng.serve(chain, ctx),
             Self::Console(console) => console.transmit(chain, ctx),
+        }
+    }
+
+    /// The device begins to serve this queue.
+    pub(crate) const fn begin(&mut self, queue: usize) {
+        if let Self::Net(net) = self
+            && queue == net::TRANSMIT
+        {
+            net.begin_sending();
+        }
+    }
+
+    /// The device has served all of this queue, and there was something: when it looks again, if the driver need not notify it before.
+    pub(crate) const fn rest(&mut self, queue: usize, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Net(net) if queue == net::TRANSMIT => net.rest(now),
+            _ => None,
         }
     }
 

@@ -1,4 +1,9 @@
 //! The network device (virtio 1.2, 5.1): one pair of queues and the control queue, no offloads.
+//!
+//! A driver that sends one long frame after the other is not asked to notify of each: at even distances the device looks for what there is to
+//! be sent ([`Throttle`]). A stream loses nothing by that, and each notification that is spared is an exit, and for a protected guest an entry
+//! of the log, its way to the backup and an acknowledgement. Short frames are questions, answers and acknowledgements: somebody waits for
+//! them, and they are sent at once.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,9 +11,10 @@ use super::chain::{Broken, Chain, Cursor};
 use super::queue::Queue;
 use super::transport::{Events, Transport, feature};
 use super::{CONFIG, FRAME, Served};
-use crate::context::Context;
+use crate::context::{Context, Instant};
 use crate::devices::BadState;
 use crate::ram::Ram;
+use crate::throttle::Throttle;
 
 /// The queue of buffers for frames that come.
 pub const RECEIVE: usize = 0;
@@ -38,6 +44,8 @@ const HEADER: usize = 12;
 const MERGED: u16 = 64;
 /// The shortest frame: two addresses and a type, bytes.
 const SHORTEST: usize = 14;
+/// A frame of so many bytes is long.
+const LONG: usize = 1024;
 /// The work of a frame besides its bytes.
 const COST: usize = 512;
 
@@ -109,6 +117,10 @@ pub struct Net {
     pub multicast: Addresses,
     /// Frames from outside that were dropped: filtered, too long, or for buffers too small.
     pub dropped: u64,
+    /// How often the driver may notify of frames to be sent.
+    pub throttle: Throttle,
+    /// The frame that was sent last was long, and the ones before it since the device began to look for them.
+    pub streams: bool,
 }
 
 /// What became of a frame from outside.
@@ -141,7 +153,19 @@ impl Net {
             unicast: Addresses::default(),
             multicast: Addresses::default(),
             dropped: 0,
+            throttle: Throttle::default(),
+            streams: false,
         }
+    }
+
+    /// The device begins to look for frames to be sent.
+    pub(super) const fn begin_sending(&mut self) {
+        self.streams = true;
+    }
+
+    /// All frames were sent, and there were some: when the device looks again, if the driver is not to notify it of the next one.
+    pub(super) const fn rest(&mut self, now: Instant) -> Option<Instant> {
+        if self.streams { self.throttle.next(now) } else { None }
     }
 
     pub(super) fn check(&self) -> Result<(), BadState> {
@@ -180,6 +204,7 @@ impl Net {
             return Ok(done);
         }
         let length = length as usize;
+        self.streams &= length >= LONG;
         let together = data.clone().piece(length as u32).filter(|piece| piece.length as usize == length);
         let bytes = match together {
             Some(piece) => ctx.ram.slice(piece.address, length)?,

@@ -256,10 +256,13 @@ impl Transport {
                 Err(Broken) => return events.and(self.break_down()),
             }
         }
-        if self.kicked != 0 {
-            self.resume = Some(ctx.now.saturating_add(PAUSE));
-        }
         events
+    }
+
+    /// The device goes on with this queue then.
+    fn go_on(&mut self, index: usize, at: Instant) {
+        self.kicked |= 1 << index;
+        self.resume = Some(self.resume.map_or(at, |resume| resume.min(at)));
     }
 
     /// Serves a queue until it is empty or enough is done.
@@ -283,13 +286,18 @@ impl Transport {
         let before = queue.next_used;
         let mut waiting = queue.waiting(ctx.ram)?;
         let mut work = 0;
+        let mut go_on = None;
         let Buffers { chain, frame, sector } = buffers;
+        model.begin(index);
         let outcome = loop {
             if waiting == 0 {
-                break queue.want_notification(ctx.ram, events, true);
+                if queue.next_used != before {
+                    go_on = model.rest(index, ctx.now);
+                }
+                break queue.want_notification(ctx.ram, events, go_on.is_none());
             }
             if work >= WORK {
-                self.kicked |= 1 << index;
+                go_on = Some(ctx.now.saturating_add(PAUSE));
                 break Ok(());
             }
             let served = queue
@@ -307,6 +315,9 @@ impl Transport {
         // What was served before a bad chain is still given back.
         let interrupt = queue.publish(ctx.ram, before, events)?;
         outcome?;
+        if let Some(at) = go_on {
+            self.go_on(index, at);
+        }
         Ok(if interrupt { Events::queue(index) } else { Events::NONE })
     }
 
