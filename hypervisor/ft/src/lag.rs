@@ -50,7 +50,7 @@ pub struct Lag {
     share: u32,
     /// What the backup executes, in 1/1024 nanoseconds of the primary per nanosecond of the host.
     speed: i64,
-    /// When the speed was measured last, the virtual time executed then, and whether there was more to execute.
+    /// When the speed was measured last, what was executed then, and whether there was more to execute.
     since: Option<(u64, u64, bool)>,
     lag: u64,
     lags: Histogram,

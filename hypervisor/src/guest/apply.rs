@@ -60,6 +60,8 @@ impl Board {
     pub fn advance(&mut self) {
         let now = self.time.now();
         if now >= self.computer.due() {
+            // A device may send what it has put off.
+            self.outside.to_wire.begin();
             self.bus(now).reach(|computer, context| computer.advance(context));
         }
     }

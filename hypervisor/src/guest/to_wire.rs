@@ -1,5 +1,5 @@
-//! How long the log of a guest's transmit takes to the wire: from the write to a port that has a network device send, to the logging
-//! card's register that says where the log's last frame ends.
+//! How long the log of a guest's transmit takes to the wire: from the write to a port that has a network device send, or the time at which it
+//! looks for what there is to be sent, to the logging card's register that says where the log's last frame ends.
 //!
 //! The unit is a tick of the host's time-stamp counter; on the emulated machine that is an instruction.
 
@@ -20,7 +20,7 @@ pub struct ToWire {
 }
 
 impl ToWire {
-    /// The guest writes to a port.
+    /// The guest writes to a port, or a device does what is due.
     #[inline]
     pub fn begin(&mut self) {
         self.kicked = cpu::tsc();
