@@ -56,7 +56,11 @@ pub struct Args {
     json: bool,
 }
 
-fn paging(text: &str) -> Result<Paging> {
+/// Parses a mode of paging.
+///
+/// # Errors
+/// When it is none.
+pub fn paging(text: &str) -> Result<Paging> {
     Paging::parse(text).ok_or_else(|| anyhow!("the modes are strict and fast"))
 }
 

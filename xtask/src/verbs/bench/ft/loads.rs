@@ -123,7 +123,7 @@ fn protected_run(bench: &Bench, load: &'static str) -> Result<One> {
     };
     let mut host = bench.host(&format!("{load}-pair"));
     host.outside = outside;
-    let vm = paired(&machine(bench, load)?, bench.seed)?;
+    let vm = protected(bench, load)?;
     let outcome = run(&vm, &PairOptions { end: Some(END), ..bench.pair(host) })?;
     outcome.check()?;
     ensure!(outcome.history.alone().is_empty(), "a host went on alone\n{}", outcome.last_words());
@@ -183,6 +183,14 @@ fn machine(bench: &Bench, load: &str) -> Result<Vm> {
         _ => Payload::Cloud.describe(&format!("quiet wl={load} n={size}"))?,
     };
     Description { networks: 1, ..description }.vm()
+}
+
+/// The same, protected.
+fn protected(bench: &Bench, load: &str) -> Result<Vm> {
+    let vm = paired(&machine(bench, load)?, bench.seed)?;
+    let mut config = vm.config.clone();
+    config.pair.as_mut().context("the configuration has lost its [pair]")?.paging = bench.paging;
+    vm.with_text(&config.text())
 }
 
 /// The same machine with a kernel of the same size that switches it off at once.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use vm_config::Paging;
 
 mod alone;
 mod echo;
@@ -69,6 +70,9 @@ pub struct Args {
     /// Seed of everything that differs between hosts and between runs
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Paging of the protected guest, in the parts work and network: strict, or fast, for guests that are known to be safe with it
+    #[arg(long, value_name = "MODE", default_value = "strict", value_parser = crate::verbs::record::paging)]
+    paging: Paging,
     /// How many primaries are killed
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     kills: u32,
@@ -90,6 +94,7 @@ struct Bench {
     size: u32,
     ips: u64,
     seed: u64,
+    paging: Paging,
 }
 
 impl Bench {
@@ -127,7 +132,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     setup::ensure(Purpose::Bench, args.yes)?;
     emulator::binary()?;
     let kernel = args.hypervisor.clone().map_or_else(crate::verbs::build::kernel, Ok)?;
-    let bench = Bench { kernel, size: args.size, ips: args.ips, seed: args.seed };
+    let bench = Bench { kernel, size: args.size, ips: args.ips, seed: args.seed, paging: args.paging };
     let has = |part: &str| args.only.iter().any(|wanted| wanted == part);
     let mut seen = table::Seen { payload: u64::from(args.size) << 20, ..table::Seen::default() };
     // A part that cannot be run is said, and the others are measured all the same.
