@@ -41,12 +41,20 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Where to make a file or a tree before it gets its name: a place of this process's and this thread's own, since tests that run side by side
+/// want the same packages.
+pub fn partial(of: &Path) -> PathBuf {
+    let mut name = of.as_os_str().to_owned();
+    name.push(format!(".partial{}.{:?}", std::process::id(), std::thread::current().id()));
+    PathBuf::from(name)
+}
+
 /// Downloads `url` to `file` if its SHA-256 is `sum`; otherwise nothing is left at `file`.
 ///
 /// # Errors
 /// When nothing can download, the network says no, or the sum is another.
 pub fn download(url: &str, file: &Path, sum: &str) -> Result<()> {
-    let partial = file.with_extension(format!("partial{}", std::process::id()));
+    let partial = partial(file);
     let done = transfer(url, &partial).and_then(|()| {
         let got = sha256(&partial)?;
         if got != sum {
@@ -173,6 +181,15 @@ mod tests {
         assert_eq!(file.name(), "bochsbios_2.7+dfsg-4_all.deb");
         assert_eq!(file.sibling("x.tar.xz"), "http://a.example/debian/pool/main/b/bochs/x.tar.xz");
         assert_eq!(parse_uris("E: Unable to locate package"), None);
+    }
+
+    #[test]
+    fn what_is_made_at_the_same_time_is_made_in_different_places() {
+        let file = Path::new("/cache/downloads/a.deb");
+        let other = std::thread::spawn(move || partial(file)).join().unwrap();
+        assert_ne!(partial(file), other);
+        assert_eq!(partial(file), partial(file));
+        assert_ne!(partial(file), partial(&file.with_extension("dsc")));
     }
 
     #[test]

@@ -148,9 +148,7 @@ impl Archive {
 
 /// Unpacks a package to `tree`; somebody else may do the same at the same time.
 fn unpack(package: &Path, tree: &Path) -> Result<()> {
-    let mut name = tree.as_os_str().to_owned();
-    name.push(format!(".partial{}", std::process::id()));
-    let partial = PathBuf::from(name);
+    let partial = fetch::partial(tree);
     fs::create_dir_all(&partial)?;
     Cmd::new("dpkg-deb").arg("-x").arg(package).arg(&partial).check()?;
     if let Err(error) = fs::rename(&partial, tree) {

@@ -53,8 +53,14 @@ pub fn episode(random: &mut Random) -> bool {
         (0..3).for_each(Device::clear);
         device.start(1 + random.below(3) as u16, random.value() as u32);
     }
+    let before: [u32; 6] = core::array::from_fn(|n| virtio::config(device.number, 0x10 + 4 * n as u32));
     for _ in 0..10 + random.below(60) {
         act(random, &device);
+    }
+    // Back to its place: what the next episode writes to its registers could switch the machine off elsewhere.
+    for (bar, value) in (0x10..).step_by(4).zip(before) {
+        // SAFETY: its own addresses.
+        unsafe { virtio::set_config(device.number, bar, value) };
     }
     // Leave it quiet: it must not write into the next episode's memory by surprise.
     if random.one_in(2) {
