@@ -87,6 +87,7 @@ extern "C" fn on_own_stack() -> ! {
     platform::list_pci(platform);
     let ability = vmm::start();
     startup::report_memory();
+    arch::crc::accelerate();
     let proof = proof::run(options);
     vmm::end_if_refused(ability, options);
     proof::end_if_failed(proof, options);

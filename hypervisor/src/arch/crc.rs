@@ -9,7 +9,7 @@ use replay::point::{RFLAGS_RF, Registers, RegistersHash};
 /// The processor has the instruction.
 static THERE: AtomicBool = AtomicBool::new(false);
 
-/// Has the log's blocks and the guest's registers summed by the instruction, where there is one. Once, before the first block.
+/// Has the log's blocks and the guest's registers summed by the instruction, where there is one. Once, before the first of either.
 pub fn accelerate() {
     if CpuId::new().get_feature_info().is_some_and(|features| features.has_sse42()) {
         THERE.store(true, Ordering::Relaxed);

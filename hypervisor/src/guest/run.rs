@@ -5,7 +5,7 @@ use super::build;
 use super::inspection;
 use super::tape::Tape;
 use crate::arch::cpu::{self, ExitCode};
-use crate::arch::{crc, time};
+use crate::arch::time;
 use crate::options::{After, Options};
 use crate::shell::system::{Order, VmState};
 use crate::vcpu::{self, Active, Stop, Vcpu};
@@ -37,7 +37,6 @@ enum Next {
 /// happens. `protectable`: the boot proof holds, so time can be counted in instructions.
 pub fn start(info: &BootInfo<'static>, options: &Options<'static>, protectable: bool) {
     let Some(found) = build::configuration(info) else { return };
-    crc::accelerate();
     let built = found.and_then(|plan| build::build(plan, protectable, options));
     let mut guest = match built {
         Ok(guest) => guest,
