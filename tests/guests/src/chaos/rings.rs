@@ -18,7 +18,7 @@ fn address(random: &mut Random) -> u64 {
             1 << 63,
         ]),
         2 => QUEUES + random.below(0x1_0000),
-        // Never the image: what a device writes there is a crash of ours, not of the host.
+        // Not the image, on purpose: what a device writes there is a crash of ours, not of the host.
         _ => BUFFERS + random.below(0x8000),
     }
 }
