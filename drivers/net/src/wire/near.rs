@@ -349,6 +349,24 @@ fn strangers_get_no_answer() {
     assert!(connected && world.now - start < 5 * MILLI);
 }
 
+/// Segments with a wrong bit are seen by nobody; the same ones without it are answered.
+#[test]
+fn damaged_segments_are_dropped_and_counted() {
+    // Addresses, ports, numbers, window, and the checksum itself.
+    const PLACES: [usize; 6] = [27, 35, 40, 48, 50, 51];
+    let mut world = near(11, |settings| settings.only = None);
+    let damaged = |number: u32| {
+        let mut frame = opening(CLIENT, any_port(number), number);
+        frame[PLACES[number as usize % PLACES.len()]] ^= 1 << (number % 8);
+        frame
+    };
+    flood(&mut world, MILLI, 200 * MILLI, damaged, |_| false);
+    let counters = world.ends[1].counters();
+    assert_eq!((world.frames, counters.damaged), (0, 200));
+    flood(&mut world, MILLI, 10 * MILLI, |number| opening(CLIENT, any_port(number), number), |_| false);
+    assert!(world.frames > 0 && world.ends[1].counters().damaged == 200);
+}
+
 /// The same under the peer's address: the peer itself refuses what it has not asked for.
 #[test]
 fn a_flood_in_the_peers_name_is_refused_by_the_peer() {
