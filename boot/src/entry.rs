@@ -348,6 +348,17 @@ pub fn ap_trampoline() -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(start, len) }
 }
 
+/// What of the kernel image never changes, its code and its constants: two builds of the kernel differ in it.
+pub fn constant_image() -> [&'static [u8]; 2] {
+    let Image { text, rodata, .. } = image();
+    [text, rodata].map(|(start, end)| {
+        let from = core::ptr::with_exposed_provenance(start as usize);
+        // SAFETY: 1. The linker's symbols bound what the loader has put there, identity mapped. 2. Nothing writes to it: it is mapped
+        // read-only before anything else runs.
+        unsafe { core::slice::from_raw_parts(from, (end - start) as usize) }
+    })
+}
+
 /// The kernel image in physical memory (identity mapped), by the linker script's symbols. All bounds are page aligned.
 #[derive(Clone, Copy, Debug)]
 pub struct Image {

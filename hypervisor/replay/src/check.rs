@@ -20,7 +20,7 @@ const POLYNOMIAL: u8 = 0x1D;
 /// The check of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Check {
-    /// The low byte of the hash over all synchronous exits so far.
+    /// A byte of the hash over all synchronous exits so far.
     pub hash: u8,
     /// The sums over the registers as they are where the entry is.
     pub sums: [u8; 2],
@@ -39,7 +39,7 @@ impl Check {
     /// The check of an execution that has come so far, and on to where the registers are these.
     #[must_use]
     pub fn between(course: &Course, registers: &Registers) -> Self {
-        Self { hash: course.hash() as u8, sums: sums(registers) }
+        Self { hash: course.hash().byte(), sums: sums(registers) }
     }
 
     /// As it is written.
@@ -159,7 +159,7 @@ mod tests {
     fn at(registers: Registers) -> Check {
         let mut course = Course::new();
         course.begin_exit();
-        course.end_exit(10, 100, registers.hash());
+        course.end_exit(|hash| hash.fold(10, 100, &registers));
         course.note(|to| *to = registers);
         Check::of(&course)
     }

@@ -2,16 +2,14 @@
 //!
 //! Recorder and replayer keep one each; two executions are the same as far as they have been folded when their hashes are.
 
-use crate::point::{Registers, RegistersHash};
-
-/// Where an exit's reason stands in the word that it shares with N.
-const REASON_SHIFT: u32 = 48;
+use crate::exits_hash::ExitsHash;
+use crate::point::Registers;
 
 /// How far an execution has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Course {
     exits: u64,
-    hash: u64,
+    hash: ExitsHash,
     /// As they were noted last.
     registers: Registers,
     /// The exit that they were noted at.
@@ -22,7 +20,7 @@ impl Course {
     /// An execution that has not begun.
     #[must_use]
     pub const fn new() -> Self {
-        Self { exits: 0, hash: 0, registers: Registers::NONE, noted: 0 }
+        Self { exits: 0, hash: ExitsHash::BEGIN, registers: Registers::NONE, noted: 0 }
     }
 
     /// The synchronous exit that the guest is at, or was at last; 0 before the first.
@@ -35,7 +33,7 @@ impl Course {
     /// The hash over the synchronous exits that were dealt with.
     #[inline]
     #[must_use]
-    pub const fn hash(&self) -> u64 {
+    pub const fn hash(&self) -> ExitsHash {
         self.hash
     }
 
@@ -50,14 +48,14 @@ impl Course {
     /// The guest is at its next synchronous exit, which is yet to be dealt with.
     #[inline]
     pub const fn begin_exit(&mut self) {
-        self.exits += 1;
+        // Nobody lives to see 2^64 of them, and a check for it would be in each.
+        self.exits = self.exits.wrapping_add(1);
     }
 
-    /// The exit was dealt with: `reason` is its basic reason, `n` and the registers are what it has come to.
+    /// The exit was dealt with: `fold` takes what it has come to into the hash, by [`ExitsHash::fold`] or as that does.
     #[inline(always)]
-    pub fn end_exit(&mut self, reason: u16, n: u64, registers: RegistersHash) {
-        let words = [u64::from(reason) << REASON_SHIFT ^ n, registers.0];
-        self.hash = words.into_iter().fold(self.hash, fold);
+    pub fn end_exit(&mut self, fold: impl FnOnce(&mut ExitsHash)) {
+        fold(&mut self.hash);
     }
 
     /// Something comes in at this exit: `fill` writes the registers, which its check is to be made of. Most exits have nothing, and copying
@@ -67,11 +65,4 @@ impl Course {
         fill(&mut self.registers);
         self.noted = self.exits;
     }
-}
-
-/// Multiply and fold, so that no word's value cancels another's.
-#[inline]
-const fn fold(hash: u64, word: u64) -> u64 {
-    let wide = (hash ^ word) as u128 * 0x9E37_79B9_7F4A_7C15_u128;
-    ((wide as u64) ^ ((wide >> 64) as u64)).rotate_left(23).wrapping_add(word)
 }

@@ -13,6 +13,7 @@ extern crate std;
 pub mod check;
 pub mod course;
 pub mod digest;
+pub mod exits_hash;
 pub mod landing;
 pub mod log;
 pub mod margin;

@@ -65,8 +65,7 @@ impl Registers {
         self.general[1]
     }
 
-    /// The hash: CRC-32C over RAX to RDI and RIP, and in the upper half over R8 to R15 and RFLAGS, each as 8 bytes. A processor has an
-    /// instruction for it, so that each register costs one: a kernel computes it where the registers are.
+    /// The hash: CRC-32C over RAX to RDI and RIP, and in the upper half over R8 to R15 and RFLAGS, each as 8 bytes.
     #[must_use]
     pub fn hash(&self) -> RegistersHash {
         let half = |registers: &[u64], last: u64| {

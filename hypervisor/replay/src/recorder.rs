@@ -4,8 +4,9 @@
 
 use crate::check::Check;
 use crate::course::Course;
+use crate::exits_hash::ExitsHash;
 use crate::log::entry::{Entry, Event, Place};
-use crate::point::{Point, RFLAGS_RF, Registers, RegistersHash};
+use crate::point::{Point, RFLAGS_RF, Registers};
 
 /// After how many synchronous exits without one the hash is recorded.
 pub const HASH_EVERY: u64 = 1 << 14;
@@ -35,8 +36,8 @@ pub enum Moment<'a> {
 #[derive(Clone, Debug)]
 pub struct Recorder {
     course: Course,
-    /// The synchronous exit at which the hash was recorded last.
-    hashed: u64,
+    /// The synchronous exit at which the hash is to be recorded next.
+    hash_at: u64,
     /// Entries between two exits since one had a check.
     unchecked: u32,
     /// The last place between two exits, and the check of its entries.
@@ -54,7 +55,7 @@ impl Recorder {
     /// The recorder of an execution that has not begun.
     #[must_use]
     pub const fn new() -> Self {
-        Self { course: Course::new(), hashed: 0, unchecked: 0, last: None, entries: 0 }
+        Self { course: Course::new(), hash_at: HASH_EVERY, unchecked: 0, last: None, entries: 0 }
     }
 
     /// Synchronous exits so far.
@@ -78,8 +79,8 @@ impl Recorder {
 
     /// See [`Course::end_exit`].
     #[inline(always)]
-    pub fn end_exit(&mut self, reason: u16, n: u64, registers: RegistersHash) {
-        self.course.end_exit(reason, n, registers);
+    pub fn end_exit(&mut self, fold: impl FnOnce(&mut ExitsHash)) {
+        self.course.end_exit(fold);
     }
 
     /// See [`Course::note`].
@@ -92,7 +93,7 @@ impl Recorder {
     #[inline]
     #[must_use]
     pub const fn is_hash_due(&self) -> bool {
-        self.course.exits() - self.hashed >= HASH_EVERY
+        self.course.exits() >= self.hash_at
     }
 
     /// An [`Event::Hash`], if one is due. To be asked after [`end_exit`](Self::end_exit).
@@ -101,8 +102,8 @@ impl Recorder {
         if !self.is_hash_due() {
             return None;
         }
-        self.hashed = self.course.exits();
-        Some(self.entry(Moment::AfterExit, Event::Hash(self.course.hash())))
+        self.hash_at = self.course.exits().saturating_add(HASH_EVERY);
+        Some(self.entry(Moment::AfterExit, Event::Hash(self.course.hash().value())))
     }
 
     /// The entry for what comes in now.

@@ -8,9 +8,10 @@ use core::fmt;
 
 use crate::check::{Check, Suspect};
 use crate::course::Course;
+use crate::exits_hash::ExitsHash;
 use crate::landing::{Action, Cause, Failure, Key, Landing, Seen, Target};
 use crate::log::entry::{Entry, Event, Place};
-use crate::point::{Point, Registers, RegistersHash};
+use crate::point::{Point, Registers};
 
 /// Where entries come from.
 pub trait Source<'l> {
@@ -223,8 +224,8 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
 
     /// See [`Course::end_exit`].
     #[inline(always)]
-    pub fn end_exit(&mut self, reason: u16, n: u64, registers: RegistersHash) {
-        self.course.end_exit(reason, n, registers);
+    pub fn end_exit(&mut self, fold: impl FnOnce(&mut ExitsHash)) {
+        self.course.end_exit(fold);
     }
 
     /// See [`Course::note`].
@@ -243,9 +244,17 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
     /// Whether nothing is to be done at this synchronous exit: the next entry belongs to a later one.
     #[inline]
     pub fn is_ahead(&self) -> bool {
+        !self.is_landing() && self.course.exits() < self.folds_until()
+    }
+
+    /// Synchronous exits before this one have nothing to be done at but to be folded, as far as the log is known. It stays so until the next
+    /// [`order`](Self::order).
+    #[inline]
+    pub fn folds_until(&self) -> u64 {
         match self.next {
-            Some(Entry { place: Place::Exit(at) | Place::Halted(at), .. }) => at > self.course.exits(),
-            _ => false,
+            Some(Entry { place: Place::Exit(at) | Place::Halted(at), .. }) => at,
+            Some(Entry { place: Place::Between { .. }, .. }) => u64::MAX,
+            None => 0,
         }
     }
 
@@ -349,7 +358,7 @@ impl<'l, S: Source<'l>> Replayer<'l, S> {
     }
 
     fn go_on(&mut self, entry: Entry<'l>) -> Order<'l, S::Error> {
-        let own = self.course.hash();
+        let own = self.course.hash().value();
         if let Event::Hash(recorded) = entry.event
             && recorded != own
         {

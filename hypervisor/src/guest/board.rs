@@ -416,7 +416,13 @@ impl Board {
             self.note_registers(on);
         }
         match self.tape {
-            Tape::Replaying(_) => self.follow(on, exit),
+            Tape::Replaying(_) => {
+                let verdict = self.follow(on, exit);
+                if let Tape::Replaying(replaying) = &mut self.tape {
+                    replaying.look_ahead();
+                }
+                verdict
+            }
             _ => self.lead(on, exit),
         }
     }

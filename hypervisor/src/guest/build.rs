@@ -15,6 +15,7 @@ use super::run::Guest;
 use super::tape::Tape;
 use super::time::GuestTime;
 use super::variation::Variation;
+use crate::arch::crc::Crc32;
 use crate::arch::pmu::Counters;
 use crate::arch::{cpu, physical, rtc, time};
 use crate::bridge::{self, Bridge};
@@ -92,6 +93,8 @@ pub enum BuildError {
     OtherFile { role: vm_config::Role, name: alloc::string::String },
     /// The boot proof does not hold, so nothing can be recorded or replayed.
     NotProven,
+    /// The processor has no CRC32, by which the exits of what is recorded or replayed are hashed.
+    NoCrc32,
     /// The log's header.
     Header(BadHeader),
     /// The card for the log.
@@ -127,6 +130,9 @@ impl fmt::Display for BuildError {
             Self::NotProven => f.write_str(
                 "recording and replaying need exact performance counters, and the boot proof does not hold (or was left \
                  out by proof=off); see the table above",
+            ),
+            Self::NoCrc32 => f.write_str(
+                "recording and replaying need the instruction CRC32 (SSE4.2), and this processor does not have it",
             ),
             Self::Header(error) => write!(f, "the log's header: {error}"),
             Self::Sender(error) => write!(f, "record.card: {error}"),
@@ -317,7 +323,8 @@ impl Plan {
             let margin = margin.filter(|_| time.is_exact()).ok_or(BuildError::NotProven)?;
             let replayer = Replayer::new(Feed::File(log.read()), margin)?;
             let digest = self.digest(vm, log.header().paging, log.header().checkpoint)?;
-            return Ok(Tape::Replaying(Box::new(Replaying::new(replayer, digest, options.replay))));
+            let crc = Crc32::find().ok_or(BuildError::NoCrc32)?;
+            return Ok(Tape::Replaying(Box::new(Replaying::new(crc, replayer, digest, options.replay))));
         }
         let Some(record) = &self.config.record else { return Ok(Tape::Off) };
         if !time.is_exact() {
@@ -327,7 +334,8 @@ impl Plan {
         let header = self.header(record.paging, record.checkpoint, time.clock().rate)?;
         let digest = self.digest(vm, header.paging, header.checkpoint)?;
         let journal = Journal::new(&header, Outlet::Sender(Box::new(sender)))?;
-        Ok(Tape::Recording(Box::new(Recording::new(journal, digest, record.checkpoint))))
+        let crc = Crc32::find().ok_or(BuildError::NoCrc32)?;
+        Ok(Tape::Recording(Box::new(Recording::new(crc, journal, digest, record.checkpoint))))
     }
 
     /// How the guest's paging is dealt with: as in the recording, or as the configuration has it.

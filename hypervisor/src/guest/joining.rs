@@ -9,6 +9,7 @@ use super::recording::Recording;
 use super::replaying::Replaying;
 use super::tape::Tape;
 use super::time::GuestTime;
+use crate::arch::crc::Crc32;
 use crate::arch::physical::Pages;
 use crate::arch::{alarm, time};
 use crate::duties::{self, HOST};
@@ -92,6 +93,7 @@ impl Plan {
         time: &GuestTime,
     ) -> Result<Tape, BuildError> {
         let Some(pair) = &self.config.pair else { return Ok(Tape::Off) };
+        let crc = Crc32::find().ok_or(BuildError::NoCrc32)?;
         let header = self.header(pair.paging, pair.checkpoint, time.clock().rate)?;
         let digest = self.digest(vm, header.paging, header.checkpoint)?;
         let mut journal = Journal::new(&header, Outlet::Pair)?;
@@ -101,7 +103,7 @@ impl Plan {
             return Ok(Tape::Off);
         }
         outside.hold(Holder::Primary, self.macs()).map_err(no_memory)?;
-        Ok(Tape::Recording(Box::new(Recording::new(journal, digest, pair.checkpoint))))
+        Ok(Tape::Recording(Box::new(Recording::new(crc, journal, digest, pair.checkpoint))))
     }
 
     fn join_as_backup(
@@ -113,6 +115,7 @@ impl Plan {
         margin: u64,
         options: &Options<'static>,
     ) -> Result<Tape, BuildError> {
+        let crc = Crc32::find().ok_or(BuildError::NoCrc32)?;
         let memory = |bytes| Pages::for_good(bytes).map_err(no_memory);
         let mut stream = Stream::new(memory(BACKLOG)?, memory(WORKING_BYTES)?).expect("it is large enough");
         let mut rate = None;
@@ -138,7 +141,7 @@ impl Plan {
         let digest = self.digest(vm, super::build::described_paging(paging), checkpoint)?;
         let replayer = Replayer::new(Feed::Channel(stream), margin)?;
         outside.hold(Holder::Backup, self.macs()).map_err(no_memory)?;
-        Ok(Tape::Replaying(Box::new(Replaying::new(replayer, digest, options.replay))))
+        Ok(Tape::Replaying(Box::new(Replaying::new(crc, replayer, digest, options.replay))))
     }
 }
 

@@ -4,6 +4,7 @@ use super::board::{Board, reason};
 use super::digest::{StateDigest, Whole};
 use super::journal::Journal;
 use super::tape::{Here, Tape};
+use crate::arch::crc::Crc32;
 use crate::arch::time;
 use crate::machine_line;
 use crate::vcpu::Active;
@@ -16,6 +17,7 @@ use replay::recorder::{Moment, Recorder};
 pub struct Recording {
     /// Names places.
     pub recorder: Recorder,
+    crc: Crc32,
     journal: Journal,
     /// The state's digest.
     digest: StateDigest,
@@ -28,10 +30,10 @@ pub struct Recording {
 
 impl Recording {
     /// A recording that has not begun. `checkpoint`: milliseconds of guest time between two; 0: none.
-    pub const fn new(journal: Journal, digest: StateDigest, checkpoint: u32) -> Self {
+    pub const fn new(crc: Crc32, journal: Journal, digest: StateDigest, checkpoint: u32) -> Self {
         let period = checkpoint as u64 * 1_000_000;
         let first = if period == 0 { Instant::MAX } else { period };
-        Self { recorder: Recorder::new(), journal, digest, period, checkpoint: first, checkpoints: 0 }
+        Self { recorder: Recorder::new(), crc, journal, digest, period, checkpoint: first, checkpoints: 0 }
     }
 
     /// The log's way out.
@@ -42,6 +44,14 @@ impl Recording {
     /// The log's way out.
     pub const fn journal_mut(&mut self) -> &mut Journal {
         &mut self.journal
+    }
+
+    /// The synchronous exit was dealt with; N is this now.
+    #[inline(always)]
+    pub fn end_exit(&mut self, on: &mut Active<'_>, n: u64) {
+        self.recorder.end_exit(|hash| {
+            on.fold_exit(self.crc, hash, n);
+        });
     }
 
     /// After a synchronous exit at this guest time nothing is due but to fold it.

@@ -5,6 +5,7 @@ use super::checkpoint::Checkpoint;
 use super::digest::StateDigest;
 use super::feed::Follower;
 use super::tape::Tape;
+use crate::arch::crc::Crc32;
 use crate::arch::time;
 use crate::machine_line;
 use crate::options::replay::{ReplayOptions, Until};
@@ -19,7 +20,6 @@ use replay::log::error::{Error as LogError, Label};
 use replay::log::flows::FRAME_MAX;
 use replay::log::open::Entries;
 use replay::replayer::{Divergence, Replayer, Run, What};
-use vmx::fields::{self, VmcsRead};
 
 /// Synchronous exits remembered for the operator.
 const TRAIL: usize = 32;
@@ -138,6 +138,9 @@ impl fmt::Display for Ended {
 pub struct Replaying {
     /// The position in the log.
     pub replayer: Follower,
+    /// See [`Replaying::passes_by`].
+    pass_until: u64,
+    crc: Crc32,
     /// The position before the first entry, where one can go back.
     pub first: Option<Replayer<'static, Entries<'static>>>,
     /// How it has ended.
@@ -164,11 +167,13 @@ pub struct Replaying {
 
 impl Replaying {
     /// A replay from the log's first entry on.
-    pub fn new(replayer: Follower, digest: StateDigest, options: ReplayOptions<'static>) -> Self {
+    pub fn new(crc: Crc32, replayer: Follower, digest: StateDigest, options: ReplayOptions<'static>) -> Self {
         let now = time::now_ns();
         Self {
             first: replayer.source().place().map(|entries| replayer.with_source(entries)),
             replayer,
+            pass_until: 0,
+            crc,
             ended: None,
             checkpoints: 0,
             digest,
@@ -193,6 +198,7 @@ impl Replaying {
         if self.ended.is_none() {
             self.finished = time::now_ns();
             self.ended = Some(how);
+            self.pass_until = 0;
         }
     }
 
@@ -201,31 +207,39 @@ impl Replaying {
         self.started = time::now_ns();
     }
 
-    /// The synchronous exit was dealt with.
-    #[inline]
+    /// The synchronous exit was dealt with; N is this now.
+    #[inline(always)]
     pub fn end_exit(&mut self, on: &mut Active<'_>, n: u64) {
-        let reason = on.last_reason();
-        self.replayer.end_exit(reason, n, on.hash_registers());
-        let (exit, rip) = (self.replayer.exits(), on.vmcs().read(fields::GUEST_RIP));
+        let (mut rip, reason) = (0, on.last_reason());
+        self.replayer.end_exit(|hash| rip = on.fold_exit(self.crc, hash, n));
+        let exit = self.replayer.exits();
         self.trail[(exit % TRAIL as u64) as usize] = Step { exit, reason, n, rip };
+    }
+
+    /// At this synchronous exit nothing is to be done but to fold it.
+    #[inline(always)]
+    pub const fn passes_by(&self) -> bool {
+        self.replayer.exits() < self.pass_until
+    }
+
+    /// Finds out up to which synchronous exit nothing is to be done but to fold them. To be called before every entry to the guest that was
+    /// made with care.
+    pub fn look_ahead(&mut self) {
+        let told = (self.replayer.exits() | (PROGRESS_EXITS - 1)).saturating_add(1);
+        let every = self.ended.is_some() || self.options.until.is_some();
+        self.pass_until = if every { 0 } else { self.replayer.folds_until().min(told) };
+    }
+
+    /// Ends the replay where it was told to end, in synchronous exits or in instructions.
+    fn stop_where_told(&mut self, n: u64) {
         let stop = match self.options.until {
-            Some(Until::Exit(at)) => exit >= at,
+            Some(Until::Exit(at)) => self.replayer.exits() >= at,
             Some(Until::Count(at)) => n >= at,
             _ => false,
         };
         if stop {
             self.end(Ended::Stopped);
         }
-    }
-
-    /// At this synchronous exit nothing is to be done but to fold it: the log has nothing for it.
-    #[inline]
-    pub fn passes_by(&self) -> bool {
-        let replayer = &self.replayer;
-        (replayer.is_landing() || replayer.is_ahead())
-            && self.ended.is_none()
-            && self.options.until.is_none()
-            && !replayer.exits().is_multiple_of(PROGRESS_EXITS)
     }
 
     /// The last synchronous exits, so many at most, in order.
@@ -252,7 +266,9 @@ impl Replaying {
 impl Board {
     /// After a synchronous exit in a replay: says how far it is, now and then. False: it ends here.
     pub fn go_along(&mut self) -> bool {
-        let Tape::Replaying(replaying) = &self.tape else { return true };
+        let n = self.time.instructions();
+        let Tape::Replaying(replaying) = &mut self.tape else { return true };
+        replaying.stop_where_told(n);
         let (going, exits) = (replaying.ended.is_none(), replaying.replayer.exits());
         if exits.is_multiple_of(PROGRESS_EXITS) {
             self.tell_progress();

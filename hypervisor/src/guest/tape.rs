@@ -53,10 +53,7 @@ impl Board {
     pub fn end_exit(&mut self, on: &mut Active<'_>) {
         match &mut self.tape {
             Tape::Off => {}
-            Tape::Recording(recording) => {
-                let (reason, n) = (on.last_reason(), self.time.instructions());
-                recording.recorder.end_exit(reason, n, on.hash_registers());
-            }
+            Tape::Recording(recording) => recording.end_exit(on, self.time.instructions()),
             Tape::Replaying(replaying) => replaying.end_exit(on, self.time.instructions()),
         }
     }

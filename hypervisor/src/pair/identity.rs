@@ -5,12 +5,14 @@ use crate::proof;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use boot::entry::constant_image;
 use ft::channel::facts::{Facts, Module, Modules, NAME, digest};
 use machine::cpu::Profile;
-use replay::log::header;
+use replay::log::{block as log, checksum, header};
 
 /// This host and the virtual machine that it was given.
 pub struct Identity<'a> {
+    build: String,
     profile: &'static Profile,
     config: &'a str,
     modules: Vec<Module<'a>>,
@@ -20,9 +22,6 @@ pub struct Identity<'a> {
     proven: bool,
 }
 
-/// The kernel's build.
-const BUILD: &str = concat!("lockstep ", env!("CARGO_PKG_VERSION"), ", log ", "2");
-
 impl<'a> Identity<'a> {
     /// What there is to say. `config`: the whole lockstep.toml; `modules`: what the virtual machine starts from.
     pub fn new(profile: &'static Profile, config: &'a str, modules: &header::Modules<'a>) -> Self {
@@ -31,6 +30,7 @@ impl<'a> Identity<'a> {
         let proven = found.is_some_and(|found| found.report.holds());
         let said = found.map(|found| format!("{}", found.report)).unwrap_or_default();
         Self {
+            build: build(),
             profile,
             config,
             modules: modules
@@ -46,7 +46,7 @@ impl<'a> Identity<'a> {
     /// The facts.
     pub fn facts(&self) -> Facts<'_> {
         Facts {
-            build: BUILD,
+            build: &self.build,
             config: digest(self.config.as_bytes()),
             profile: self.profile.name(),
             profile_hash: self.profile.fingerprint(),
@@ -58,6 +58,13 @@ impl<'a> Identity<'a> {
             modules: Modules::List(&self.modules),
         }
     }
+}
+
+/// The kernel's build: its version, the log format's, and a checksum of what it consists of. Two builds may differ in what they show the guest
+/// whatever their versions say.
+fn build() -> String {
+    let [text, constants] = constant_image().map(checksum::block);
+    format!("lockstep {}, log {}, image {text:08x}.{constants:08x}", env!("CARGO_PKG_VERSION"), log::VERSION)
 }
 
 /// The processor's name (CPUID.80000002H to 80000004H).

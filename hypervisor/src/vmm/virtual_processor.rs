@@ -3,17 +3,18 @@
 use super::debug_registers::DebugState;
 use super::setup;
 use super::vm::Vm;
+use crate::arch::crc::Crc32;
 use crate::arch::fpu::{self, FpuState};
 use crate::arch::physical::Pages;
 use crate::arch::vmenter::{self, Registers};
 use crate::arch::vmx::{self as processor, Loaded};
-use crate::arch::{cpu, crc, paging, percpu};
+use crate::arch::{cpu, paging, percpu};
 use crate::events::{Event as Noted, Ring};
 use crate::memory::{FRAME, OutOfFrames, Zone};
 use core::fmt;
 use core::sync::atomic::{AtomicU16, Ordering};
 use machine::cpu::{CpuView, Limits, Profile};
-use replay::point::RegistersHash;
+use replay::exits_hash::ExitsHash;
 use vmx::caps::Capabilities;
 use vmx::controls::{self, Control, Controls, Refusal, Word};
 use vmx::errors::VmFail;
@@ -236,14 +237,15 @@ impl Active<'_> {
         to.rflags = self.vmcs().read(fields::GUEST_RFLAGS);
     }
 
-    /// Their hash.
+    /// Folds the last exit, which was dealt with, into the hash; N is this now. Returns RIP.
     #[inline(always)]
-    pub fn hash_registers(&mut self) -> RegistersHash {
+    pub fn fold_exit(&mut self, crc: Crc32, hash: &mut ExitsHash, n: u64) -> u64 {
         let vmcs = self.loaded.vmcs();
         let (rip, rflags) = (vmcs.read(fields::GUEST_RIP), vmcs.read(fields::GUEST_RFLAGS));
         // Nobody else uses this place: RSP is the VMCS's.
         self.vcpu.registers.gpr[4] = vmcs.read(fields::GUEST_RSP);
-        crc::registers(&self.vcpu.registers.gpr, rip, rflags)
+        crc.fold(hash, self.vcpu.last_exit.0, n, &self.vcpu.registers.gpr, rip, rflags);
+        rip
     }
 
     /// Whether MOV SS or POP SS blocks events.

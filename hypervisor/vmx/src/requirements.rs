@@ -27,6 +27,7 @@ pub struct Facts {
 
 impl Facts {
     const VMX: u32 = 1 << 5;
+    const SSE4_2: u32 = 1 << 20;
     const RDRAND: u32 = 1 << 30;
     const HYPERVISOR: u32 = 1 << 31;
     const RDSEED: u32 = 1 << 18;
@@ -116,6 +117,8 @@ pub enum Need {
     Pmu,
     /// Loading of IA32_PERF_GLOBAL_CTRL by entries and exits.
     PerfGlobalCtrl,
+    /// The instruction CRC32.
+    Crc32,
     /// A core that is not of the Atom line.
     CoreClass,
 }
@@ -150,6 +153,7 @@ impl Missing {
             Need::Control(_) => "control",
             Need::Pmu => "pmu",
             Need::PerfGlobalCtrl => "perf-global-ctrl",
+            Need::Crc32 => "crc32",
             Need::CoreClass => "core-class",
         }
     }
@@ -168,6 +172,7 @@ impl Missing {
             Need::Control(_) => "a VMX control is missing",
             Need::Pmu => "no performance-monitoring unit (CPUID leaf 0Ah)",
             Need::PerfGlobalCtrl => "VM entries and exits cannot switch the performance counters",
+            Need::Crc32 => "no CRC32 instruction (SSE4.2)",
             Need::CoreClass => "an Atom-class core",
         }
     }
@@ -181,6 +186,7 @@ impl Missing {
             Need::MonitorTrapFlag => "a backup reaches an execution point by single steps",
             Need::Control(_) => "the execution of a guest depends on it",
             Need::Pmu | Need::PerfGlobalCtrl => "execution points are counts of the guest's instructions",
+            Need::Crc32 => "the guest's registers are compared by it at every exit",
             Need::CoreClass => {
                 "its counters overcount around VM entries and exits, so a backup cannot follow"
             }
@@ -205,6 +211,7 @@ impl Missing {
             (Need::Pmu | Need::PerfGlobalCtrl, true) => {
                 "give the virtual machine a PMU (QEMU: -cpu host,pmu=on on an Intel host)"
             }
+            (Need::Crc32, true) => "show the virtual machine SSE4.2 (QEMU: -cpu host on an Intel host)",
             (Need::Intel, _) => "use an Intel Core or Xeon processor",
             (_, true) => {
                 "allow nested VMX on the host below (kvm_intel.nested=1, QEMU: -accel kvm -cpu host), or use Bochs"
@@ -335,7 +342,7 @@ pub fn guest_controls(caps: &Capabilities) -> Result<Controls, Refusal> {
 pub fn check(facts: &Facts) -> Findings {
     let mut found = Findings::default();
     check_virtualization(facts, &mut found);
-    check_counters(facts, &mut found);
+    check_counting(facts, &mut found);
     let guests_run = found.guests_run();
     found.list.iter_mut().for_each(|missing| missing.guests_run = guests_run);
     found
@@ -415,7 +422,7 @@ fn check_ept_form(facts: &Facts, caps: &Capabilities, found: &mut Findings) {
     }
 }
 
-fn check_counters(facts: &Facts, found: &mut Findings) {
+fn check_counting(facts: &Facts, found: &mut Findings) {
     let switches = [controls::EXIT_LOAD_PERF_GLOBAL_CTRL, controls::ENTRY_LOAD_PERF_GLOBAL_CTRL];
     let can_switch = |caps: &Capabilities| switches.iter().all(|control| control.can_set(caps));
     if !has_pmu(facts.perfmon) {
@@ -423,6 +430,9 @@ fn check_counters(facts: &Facts, found: &mut Findings) {
         found.push(facts, Need::Pmu, Loss::Protection);
     } else if facts.capabilities.as_ref().is_some_and(|caps| !can_switch(caps)) {
         found.push(facts, Need::PerfGlobalCtrl, Loss::Protection);
+    }
+    if facts.features & Facts::SSE4_2 == 0 {
+        found.push(facts, Need::Crc32, Loss::Protection);
     }
     if facts.atom_class() {
         found.push(facts, Need::CoreClass, Loss::Protection);
@@ -549,6 +559,14 @@ mod tests {
         assert_eq!(one(|c| c.secondary.may_be_one &= !(1 << 11)), ["control"], "RDRAND that does not exit");
         assert_eq!(one(|c| c.primary.may_be_one &= !(1 << 2)), ["control"], "interrupt-window exiting");
         assert_eq!(one(|_| ()), [""; 0]);
+    }
+
+    #[test]
+    fn without_crc32_guests_run_unprotected() {
+        let mut facts = facts(&recorded::SKYLAKE_X);
+        facts.features &= !(1 << 20);
+        assert_eq!(keys(&facts), ["crc32"]);
+        assert!(check(&facts).guests_run());
     }
 
     #[test]

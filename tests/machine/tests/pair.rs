@@ -3,6 +3,7 @@
 //! The guest is the test kernel "counter"; the client counts in it by one TCP connection and knows what every answer must be. A run
 //! is a function of its seeds, so what is found here is found again by the same command.
 
+use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use machine_tests::{Exit, Host, LIMIT, Payload, kernel, test_name};
@@ -11,6 +12,7 @@ use xtask::pairing::incident::Incident;
 use xtask::pairing::marks::Moment;
 use xtask::pairing::plan::{PairOptions, paired};
 use xtask::pairing::run::{PairOutcome, run};
+use xtask::paths;
 use xtask::switch::station::counter::CounterConfig;
 use xtask::switch::station::ping::PingConfig;
 use xtask::switch::time::Ns;
@@ -170,14 +172,30 @@ fn hosts_with_other_configurations_are_refused_by_name() {
     let other = Some(vm.with_text(&config.text()).unwrap());
     let until = Some(Moment::at(30 * SECOND));
     let outcome = outcome(&vm, &PairOptions { other, until, ..options(0, &[]) });
-    assert!(
-        HostName::ALL.iter().any(|host| outcome.history.has(*host, "refused")),
-        "{}",
-        outcome.last_words()
-    );
-    let named = outcome.hosts.iter().any(|host| host.console.contains("digest of lockstep.toml"));
+    assert_refused(&outcome, "digest of lockstep.toml");
+}
+
+/// Two builds of one version, of which one says something else somewhere.
+#[test]
+fn hosts_with_other_builds_of_the_kernel_are_refused_by_name() {
+    const SENTENCE: &[u8] = b"this host runs no guests";
+    let mut bytes = fs::read(kernel()).unwrap();
+    let at = bytes.windows(SENTENCE.len()).position(|part| part == SENTENCE).expect("it can say so");
+    bytes[at] = b'T';
+    let place = paths::target_dir().join("pair-other-build");
+    fs::write(&place, bytes).unwrap();
+    let until = Some(Moment::at(30 * SECOND));
+    let other_kernel = Some(place);
+    let outcome = outcome(&vm(), &PairOptions { other_kernel, until, ..options(0, &[]) });
+    assert_refused(&outcome, "build: here lockstep");
+}
+
+/// The two did not become a pair, for a reason that has these words.
+fn assert_refused(outcome: &PairOutcome, words: &str) {
+    let refused = HostName::ALL.iter().any(|host| outcome.history.has(*host, "refused"));
+    let named = outcome.hosts.iter().any(|host| host.console.contains(words));
     let nothing = outcome.asks.iter().all(|asked| asked.what == "read-back");
-    assert!(named && nothing, "{}", outcome.last_words());
+    assert!(refused && named && nothing, "{}", outcome.last_words());
 }
 
 /// The list of test kernels wants to know who runs this one.

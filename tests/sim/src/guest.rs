@@ -247,8 +247,8 @@ impl Guest {
         self.machine.end_exit();
         self.exit = true;
         if let Some(tape) = tape {
-            let registers = self.machine.registers();
-            tape.recorder.end_exit(reason(exit), self.machine.n(), registers.hash());
+            let (n, registers) = (self.machine.n(), self.machine.registers());
+            tape.recorder.end_exit(|hash| hash.fold(reason(exit), n, &registers));
             tape.recorder.note(|to| *to = registers);
         }
         if self.has_sent() {
@@ -410,8 +410,8 @@ impl Guest {
     fn followed_exit(&mut self, track: &mut Track<'_>, exit: Exit) {
         self.machine.end_exit();
         self.exit = true;
-        let registers = self.machine.registers();
-        track.replayer.end_exit(reason(exit), self.machine.n(), registers.hash());
+        let (n, registers) = (self.machine.n(), self.machine.registers());
+        track.replayer.end_exit(|hash| hash.fold(reason(exit), n, &registers));
         track.replayer.note(|to| *to = registers);
     }
 

@@ -100,8 +100,8 @@ impl Lead {
             }
             if self.exit {
                 self.machine.end_exit();
-                let registers = self.machine.registers();
-                self.recorder.end_exit(reason(exit), self.machine.n(), registers.hash());
+                let (n, registers) = (self.machine.n(), self.machine.registers());
+                self.recorder.end_exit(|hash| hash.fold(reason(exit), n, &registers));
                 self.recorder.note(|to| *to = registers);
                 self.put_out();
             }

@@ -149,8 +149,8 @@ impl<'l, S: Source<'l, Error = Error>> Track<'l, S> {
         if self.ended.is_none() {
             self.machine.end_exit();
             self.spoil();
-            let registers = self.machine.registers();
-            self.replayer.end_exit(reason(exit), self.machine.n(), registers.hash());
+            let (n, registers) = (self.machine.n(), self.machine.registers());
+            self.replayer.end_exit(|hash| hash.fold(reason(exit), n, &registers));
             self.replayer.note(|to| *to = registers);
         }
         true

@@ -58,6 +58,8 @@ pub struct PairOptions {
     pub slow: [u64; 2],
     /// Another virtual machine for host b, which must not become a pair with host a's.
     pub other: Option<Vm>,
+    /// Another build of the kernel for host b, which must not either.
+    pub other_kernel: Option<PathBuf>,
     /// Seed of everything that differs between the hosts, and of the network.
     pub seed: u64,
     /// What befalls them.
@@ -90,6 +92,7 @@ impl PairOptions {
             vary: true,
             slow: [1; 2],
             other: None,
+            other_kernel: None,
             seed: 1,
             incidents: Vec::new(),
             until: None,
@@ -183,8 +186,10 @@ fn host(vm: &Vm, name: HostName, words: &str, options: &PairOptions) -> Result<(
     let seed = options.seed.wrapping_mul(2).wrapping_add(number);
     let own = &options.host;
     let variation = if options.vary { format!("variation={seed} ") } else { String::new() };
+    let kernel = options.other_kernel.as_ref().filter(|_| name == HostName::B);
     let host = Host {
         name: format!("{}-{name}", own.name),
+        kernel: kernel.unwrap_or(&own.kernel).clone(),
         words: format!("{} host={name} {variation}{words}", own.words).trim().to_owned(),
         knobs: knobs(&own.knobs, seed),
         console: if options.typed.iter().any(|typed| typed.host == name) {

@@ -40,7 +40,7 @@ pub struct Module<'a> {
 /// The facts.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
-    /// The kernel's build: version and revision.
+    /// The kernel's build: versions, and what tells two builds of one version apart.
     pub build: &'a str,
     /// Digest of the configuration's text.
     pub config: [u8; DIGEST],
