@@ -4,6 +4,7 @@ use crate::arch::paging::{self, Rights};
 use crate::arch::{physical::Pages, port, time};
 use crate::memory::{FRAME, OutOfFrames, Zone};
 use boot::memory_map::Range;
+use core::arch::asm;
 use core::ptr::NonNull;
 use hal::{DmaAllocator, DmaBuffer, DmaError, DmaRequest, Registers};
 use heapless::Vec;
@@ -71,12 +72,8 @@ pub struct Dma {
     len: usize,
 }
 
-/// Bytes of the largest word.
-const WORD: usize = size_of::<u64>();
-
 /// What is read and written in one access.
 trait Word: Copy + 'static {}
-impl Word for u8 {}
 impl Word for u32 {}
 impl Word for u64 {}
 
@@ -90,21 +87,30 @@ impl Dma {
         unsafe { VolatilePtr::new(pointer(self.pages.address() + offset as u64)) }
     }
 
-    /// Bytes or aligned words one after the other: compilers may neither repeat nor leave out these accesses to memory
-    /// that changes under them.
-    fn row<T: Word>(&self, offset: usize, count: usize) -> impl Iterator<Item = VolatilePtr<'_, T>> {
-        assert!(offset.is_multiple_of(align_of::<T>()), "DMA words at {offset:#x}");
-        self.check(offset, count * size_of::<T>());
-        let first = pointer::<T>(self.pages.address() + offset as u64);
-        // SAFETY: 1. Aligned (checked), as the block starts on a frame, and inside the block (checked), whose frames this
-        // value owns and which are mapped for good. 2. Any bytes are a word.
-        (0..count).map(move |i| unsafe { VolatilePtr::new(first.add(i)) })
-    }
-
     fn check(&self, offset: usize, len: usize) {
         assert!(
             offset.checked_add(len).is_some_and(|end| end <= self.len),
             "DMA bytes {offset:#x} + {len:#x}"
+        );
+    }
+}
+
+/// Copies from or to memory that changes under the compiler's hands: it may neither repeat nor leave out assembly.
+///
+/// # Safety
+/// Both runs of `count` bytes can be accessed, and do not overlap.
+unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
+    // SAFETY: 1. The caller's promise. 2. The direction flag is clear, as everywhere in Rust.
+    unsafe {
+        asm!(
+            "rep movsq",
+            "mov ecx, {rest:e}",
+            "rep movsb",
+            rest = in(reg) count % 8,
+            inout("rcx") count / 8 => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack, preserves_flags),
         );
     }
 }
@@ -119,29 +125,16 @@ impl DmaBuffer for Dma {
     }
 
     fn read_bytes(&self, offset: usize, out: &mut [u8]) {
-        // Frames start on a word: eight bytes at a time, then the rest.
-        let whole = if offset.is_multiple_of(WORD) { out.len() / WORD } else { 0 };
-        let (words, rest) = out.split_at_mut(whole * WORD);
-        for (from, word) in
-            self.row::<u64>(if whole == 0 { 0 } else { offset }, whole).zip(words.as_chunks_mut().0)
-        {
-            *word = from.read().to_le_bytes();
-        }
-        for (from, byte) in self.row::<u8>(offset + whole * WORD, rest.len()).zip(rest) {
-            *byte = from.read();
-        }
+        self.check(offset, out.len());
+        // SAFETY: 1. The bytes are inside the block (checked), whose frames this value owns and which are mapped for good. 2. `out` is
+        // none of them: nobody has a reference into the block.
+        unsafe { copy((self.pages.address() as usize + offset) as *const u8, out.as_mut_ptr(), out.len()) }
     }
 
     fn write_bytes(&mut self, offset: usize, bytes: &[u8]) {
-        let whole = if offset.is_multiple_of(WORD) { bytes.len() / WORD } else { 0 };
-        let (words, rest) = bytes.split_at(whole * WORD);
-        for (to, word) in self.row::<u64>(if whole == 0 { 0 } else { offset }, whole).zip(words.as_chunks().0)
-        {
-            to.write(u64::from_le_bytes(*word));
-        }
-        for (to, byte) in self.row::<u8>(offset + whole * WORD, rest.len()).zip(rest) {
-            to.write(*byte);
-        }
+        self.check(offset, bytes.len());
+        // SAFETY: as above.
+        unsafe { copy(bytes.as_ptr(), (self.pages.address() as usize + offset) as *mut u8, bytes.len()) }
     }
 
     fn read_u64(&self, offset: usize) -> u64 {

@@ -30,8 +30,8 @@ fn sum(frame: &[u8], segment: core::ops::Range<usize>) -> [u8; 2] {
     let mut sum = InternetSum::new();
     // The pseudo header (RFC 9293, 3.1).
     sum.add(&frame[ETHERNET + 12..ETHERNET + 20]);
-    sum.add(&[0, TCP]);
-    sum.add(&(segment.len() as u16).to_be_bytes());
+    let [high, low] = (segment.len() as u16).to_be_bytes();
+    sum.add(&[0, TCP, high, low]);
     sum.add(&frame[segment]);
     sum.finish()
 }

@@ -1,4 +1,4 @@
-//! AES-256 in Galois/Counter Mode (NIST SP 800-38D) by AES-NI and PCLMULQDQ: some 3 instructions per byte, where ChaCha20-Poly1305
+//! AES-256 in Galois/Counter Mode (NIST SP 800-38D) by AES-NI and PCLMULQDQ: some 2.4 instructions per byte, where ChaCha20-Poly1305
 //! without SSE takes 38. All that touches XMM registers is in [`with_xmm`]; between two pieces of assembly nothing stays in them.
 //!
 //! GHASH is computed as POLYVAL of the bytes in reverse (RFC 8452, appendix A): then a product needs no shift, and a Montgomery
@@ -20,6 +20,9 @@ const BLOCK: usize = 16;
 
 /// Bytes that one round of the assembly works on: four blocks.
 const BATCH: usize = 4 * BLOCK;
+
+/// Powers of the hash key: as many as a batch has blocks.
+const POWERS: usize = BATCH / BLOCK;
 
 /// Round keys of AES-256.
 const ROUND_KEYS: usize = 15;
@@ -74,8 +77,8 @@ fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
 #[derive(Clone)]
 pub struct AesGcm {
     round_keys: Aligned<ROUND_KEYS>,
-    /// The hash key's powers 1 to 4, as POLYVAL has them.
-    powers: Aligned<4>,
+    /// The hash key's powers 1 to 4, as POLYVAL has them; then the sum of each one's halves, in its lower half.
+    powers: Aligned<{ 2 * POWERS }>,
 }
 
 impl core::fmt::Debug for AesGcm {
@@ -97,17 +100,21 @@ impl AesGcm {
     }
 
     fn prepare(key: &[u8; KEY]) -> Self {
-        let mut this = Self { round_keys: expand(key), powers: Aligned([[0; BLOCK]; 4]) };
+        let mut this = Self { round_keys: expand(key), powers: Aligned([[0; BLOCK]; 2 * POWERS]) };
         let mut zero = [[0; BLOCK]; 4];
         // A counter that is zero throughout: with the first block only.
         this.encrypt_counters(&mut Counter([0; BLOCK]), zero.as_flattened_mut());
         let first = double(u128::from_be_bytes(zero[0])).to_le_bytes();
         this.powers.0[0] = first;
-        for power in 1..4 {
+        for power in 1..POWERS {
             // A hash that begins with the power before and takes in a block of zeros is multiplied once.
             let mut hash = Hash(this.powers.0[power - 1]);
             this.hash_blocks(&mut hash, &[0; BLOCK]);
             this.powers.0[power] = hash.0;
+        }
+        for power in 0..POWERS {
+            let value = u128::from_le_bytes(this.powers.0[power]);
+            this.powers.0[POWERS + power] = u128::from((value ^ value >> 64) as u64).to_le_bytes();
         }
         this
     }
@@ -200,15 +207,13 @@ impl AesGcm {
                 "pxor xmm\\to, [{keys}]",
                 ".endr",
                 ".irp key, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208",
-                "movdqa xmm5, [{keys} + \\key]",
-                "aesenc xmm0, xmm5",
-                "aesenc xmm1, xmm5",
-                "aesenc xmm2, xmm5",
-                "aesenc xmm3, xmm5",
+                "aesenc xmm0, [{keys} + \\key]",
+                "aesenc xmm1, [{keys} + \\key]",
+                "aesenc xmm2, [{keys} + \\key]",
+                "aesenc xmm3, [{keys} + \\key]",
                 ".endr",
-                "movdqa xmm5, [{keys} + 224]",
                 ".irp to, 0, 1, 2, 3",
-                "aesenclast xmm\\to, xmm5",
+                "aesenclast xmm\\to, [{keys} + 224]",
                 ".endr",
                 ".irp to, 0, 1, 2, 3",
                 "movdqu xmm5, [{text} + 16 * \\to]",
@@ -246,29 +251,32 @@ impl AesGcm {
                 "movdqa xmm7, [{constants} + 32]",
                 "movdqu xmm0, [{hash}]",
                 "2:",
-                "pxor xmm1, xmm1",
-                "pxor xmm2, xmm2",
-                "pxor xmm3, xmm3",
-                // Block n is multiplied by power 4 - n; low, high and middle products go to xmm1, xmm2, xmm3. The hash so far is
-                // added to the first block, and is zero for the others.
-                ".irp at, 0, 16, 32, 48",
+                // Block n is multiplied by power 4 - n, by Karatsuba's way: low, high and middle products go to xmm1, xmm2, xmm3. The hash
+                // so far is added to the first block.
+                "movdqu xmm2, [{text}]",
+                "pshufb xmm2, xmm6",
+                "pxor xmm2, xmm0",
+                "movdqa xmm1, xmm2",
+                "pclmulqdq xmm1, [{powers} + 48], 0x00",
+                "pshufd xmm3, xmm2, 0x4e",
+                "pxor xmm3, xmm2",
+                "pclmulqdq xmm3, [{powers} + 112], 0x00",
+                "pclmulqdq xmm2, [{powers} + 48], 0x11",
+                ".irp at, 16, 32, 48",
                 "movdqu xmm4, [{text} + \\at]",
                 "pshufb xmm4, xmm6",
-                "pxor xmm4, xmm0",
-                "pxor xmm0, xmm0",
-                "movdqa xmm5, [{powers} + 48 - \\at]",
-                "movdqa xmm8, xmm4",
-                "pclmulqdq xmm8, xmm5, 0x00",
-                "pxor xmm1, xmm8",
-                "movdqa xmm8, xmm4",
-                "pclmulqdq xmm8, xmm5, 0x11",
-                "pxor xmm2, xmm8",
-                "movdqa xmm8, xmm4",
-                "pclmulqdq xmm8, xmm5, 0x01",
-                "pxor xmm3, xmm8",
-                "pclmulqdq xmm4, xmm5, 0x10",
-                "pxor xmm3, xmm4",
+                "movdqa xmm5, xmm4",
+                "pclmulqdq xmm5, [{powers} + 48 - \\at], 0x00",
+                "pxor xmm1, xmm5",
+                "pshufd xmm5, xmm4, 0x4e",
+                "pxor xmm5, xmm4",
+                "pclmulqdq xmm5, [{powers} + 112 - \\at], 0x00",
+                "pxor xmm3, xmm5",
+                "pclmulqdq xmm4, [{powers} + 48 - \\at], 0x11",
+                "pxor xmm2, xmm4",
                 ".endr",
+                "pxor xmm3, xmm1",
+                "pxor xmm3, xmm2",
                 "movdqa xmm4, xmm3",
                 "pslldq xmm3, 8",
                 "psrldq xmm4, 8",
@@ -292,7 +300,7 @@ impl AesGcm {
                 text = inout(reg) batches.as_ptr() => _,
                 count = inout(reg) count => _,
                 out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _,
-                out("xmm7") _, out("xmm8") _,
+                out("xmm7") _,
                 options(nostack),
             );
         }

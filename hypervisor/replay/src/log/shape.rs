@@ -196,9 +196,8 @@ impl Shape {
                 _ => (self.ip(8)..self.ip(40), self.ip(6)),
             };
             sum.add(&head[addresses]);
-            let length = (natural - self.segment(0)) as u16;
-            sum.add(&[0, head[protocol]]);
-            sum.add(&length.to_be_bytes());
+            let [high, low] = ((natural - self.segment(0)) as u16).to_be_bytes();
+            sum.add(&[0, head[protocol], high, low]);
         }
         sum.add(&head[self.segment(0)..place]);
         sum.add(&head[place + 2..self.head()]);
