@@ -21,6 +21,9 @@ const BLOCK: usize = 16;
 /// Bytes that one round of the assembly works on: four blocks.
 const BATCH: usize = 4 * BLOCK;
 
+/// Bytes of a text that are encrypted with the block that masks its tag.
+const NEAR: usize = BATCH - BLOCK;
+
 /// Powers of the hash key: as many as a batch has blocks.
 const POWERS: usize = BATCH / BLOCK;
 
@@ -122,8 +125,23 @@ impl AesGcm {
     /// Encrypts the text where it is; its tag. No nonce may be used twice with a key. Up to 2^32 - 2 blocks.
     pub fn seal(&self, nonce: &[u8; NONCE], ad: &[u8], text: &mut [u8]) -> [u8; TAG] {
         with_xmm(|| {
-            let mask = self.crypt(nonce, text);
-            self.tag(ad, text, mask)
+            let lengths = [ad.len(), text.len()];
+            let (mut counter, mut hash) = (Counter::first(nonce), self.begin_tag(ad));
+            // The block that masks the tag and the text's first ones go together: most texts are short.
+            let mut piece = [0; BATCH];
+            let (near, far) = text.split_at_mut(text.len().min(NEAR));
+            piece[BLOCK..BLOCK + near.len()].copy_from_slice(near);
+            self.encrypt_counters(&mut counter, &mut piece);
+            near.copy_from_slice(&piece[BLOCK..BLOCK + near.len()]);
+            let mask = first_block(&piece);
+            if far.is_empty() {
+                return self.end_tag(hash, near, lengths, mask);
+            }
+            self.hash_blocks(&mut hash, near);
+            let (whole, last) = far.split_at_mut(far.len() / BATCH * BATCH);
+            self.seal_batches(&mut counter, &mut hash, whole);
+            self.encrypt_last(&mut counter, last);
+            self.end_tag(hash, last, lengths, mask)
         })
     }
 
@@ -131,58 +149,152 @@ impl AesGcm {
     #[must_use]
     pub fn open(&self, nonce: &[u8; NONCE], ad: &[u8], text: &mut [u8], tag: &[u8; TAG]) -> bool {
         with_xmm(|| {
-            let mut mask = [0; BATCH];
-            self.encrypt_counters(&mut Counter::first(nonce), &mut mask);
-            let right = self.tag(ad, text, first_block(&mask));
+            let (mut counter, mut hash) = (Counter::first(nonce), self.begin_tag(ad));
+            // The block that masks the tag, and those that the text's first ones are to be added to.
+            let mut stream = [0; BATCH];
+            self.encrypt_counters(&mut counter, &mut stream);
+            let (whole, last) = text.split_at(text.len() / BATCH * BATCH);
+            self.hash_batches(&mut hash, whole);
+            let right = self.end_tag(hash, last, [ad.len(), text.len()], first_block(&stream));
             // All bytes, whatever the first ones are: the time tells nothing.
             let same = u128::from_le_bytes(right) ^ u128::from_le_bytes(*tag) == 0;
             if same {
-                self.crypt(nonce, text);
+                let (near, far) = text.split_at_mut(text.len().min(NEAR));
+                add(near, &stream[BLOCK..]);
+                let (whole, last) = far.split_at_mut(far.len() / BATCH * BATCH);
+                self.encrypt_counters(&mut counter, whole);
+                self.encrypt_last(&mut counter, last);
             }
             same
         })
     }
 
-    /// Adds the key stream to the text. The block before it, which the tag is masked with.
+    /// Adds the encrypted counters to less than a batch.
     #[inline]
-    fn crypt(&self, nonce: &[u8; NONCE], text: &mut [u8]) -> [u8; BLOCK] {
-        let mut counter = Counter::first(nonce);
-        // The mask and the text's first blocks go together: most texts are short.
-        let mut piece = [0; BATCH];
-        let (near, rest) = text.split_at_mut(text.len().min(BATCH - BLOCK));
-        piece[BLOCK..BLOCK + near.len()].copy_from_slice(near);
-        self.encrypt_counters(&mut counter, &mut piece);
-        near.copy_from_slice(&piece[BLOCK..BLOCK + near.len()]);
-        let mask = first_block(&piece);
-        let (whole, last) = rest.split_at_mut(rest.len() / BATCH * BATCH);
-        self.encrypt_counters(&mut counter, whole);
+    fn encrypt_last(&self, counter: &mut Counter, last: &mut [u8]) {
         if !last.is_empty() {
+            let mut piece = [0; BATCH];
             piece[..last.len()].copy_from_slice(last);
-            self.encrypt_counters(&mut counter, &mut piece);
+            self.encrypt_counters(counter, &mut piece);
             last.copy_from_slice(&piece[..last.len()]);
         }
-        mask
     }
 
+    /// The hash of what is authenticated and not encrypted.
     #[inline]
-    fn tag(&self, ad: &[u8], text: &[u8], mask: [u8; BLOCK]) -> [u8; TAG] {
+    fn begin_tag(&self, ad: &[u8]) -> Hash {
         let mut hash = Hash([0; BLOCK]);
         for piece in ad.chunks(BLOCK) {
             let mut block = [0; BLOCK];
             block[..piece.len()].copy_from_slice(piece);
             self.hash_blocks(&mut hash, &block);
         }
-        let (whole, last) = text.split_at(text.len() / BATCH * BATCH);
-        self.hash_batches(&mut hash, whole);
-        // The rest, filled up, and both lengths in bits.
+        hash
+    }
+
+    /// The tag, from the hash of everything but the sealed text's last bytes, less than a batch. `lengths`: of what is not encrypted, of
+    /// the text.
+    #[inline]
+    fn end_tag(&self, mut hash: Hash, last: &[u8], lengths: [usize; 2], mask: [u8; BLOCK]) -> [u8; TAG] {
+        // Filled up; then both lengths in bits.
         let mut end = [0; BATCH + BLOCK];
         end[..last.len()].copy_from_slice(last);
         let filled = last.len().next_multiple_of(BLOCK);
-        let bits = [ad.len(), text.len()].map(|bytes| (bytes as u64).wrapping_mul(8));
+        let bits = lengths.map(|bytes| (bytes as u64).wrapping_mul(8));
         let lengths = u128::from(bits[0]) << 64 | u128::from(bits[1]);
         end[filled..filled + BLOCK].copy_from_slice(&lengths.to_be_bytes());
         self.hash_blocks(&mut hash, &end[..filled + BLOCK]);
         (u128::from_le_bytes(hash.0) ^ u128::from_be_bytes(mask)).to_be_bytes()
+    }
+
+    /// Adds the encrypted counters to whole batches, and takes what comes of it into the hash: the text is read once.
+    #[inline]
+    fn seal_batches(&self, counter: &mut Counter, hash: &mut Hash, batches: &mut [u8]) {
+        let count = batches.len() / BATCH;
+        if count == 0 {
+            return;
+        }
+        // SAFETY: 1. The instructions are there (`new`), and the registers are the caller's (`with_xmm`) and named below. 2. It reads
+        // the round keys, powers and constants, which are aligned; it reads and writes the counter, the hash, and `count` times 64 bytes
+        // of `batches`.
+        unsafe {
+            asm!(
+                "movdqa xmm6, [{constants}]",
+                "movdqa xmm7, [{constants} + 16]",
+                "movdqa xmm9, [{constants} + 32]",
+                "movdqu xmm4, [{counter}]",
+                "movdqu xmm8, [{hash}]",
+                "2:",
+                ".irp to, 0, 1, 2, 3",
+                "movdqa xmm\\to, xmm4",
+                "pshufb xmm\\to, xmm6",
+                "paddd xmm4, xmm7",
+                "pxor xmm\\to, [{keys}]",
+                ".endr",
+                ".irp key, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208",
+                "aesenc xmm0, [{keys} + \\key]",
+                "aesenc xmm1, [{keys} + \\key]",
+                "aesenc xmm2, [{keys} + \\key]",
+                "aesenc xmm3, [{keys} + \\key]",
+                ".endr",
+                ".irp to, 0, 1, 2, 3",
+                "aesenclast xmm\\to, [{keys} + 224]",
+                "movdqu xmm5, [{text} + 16 * \\to]",
+                "pxor xmm\\to, xmm5",
+                "movdqu [{text} + 16 * \\to], xmm\\to",
+                "pshufb xmm\\to, xmm6",
+                ".endr",
+                // As in `hash_batches`; low, high and middle products go to xmm10, xmm0, xmm11.
+                "pxor xmm0, xmm8",
+                "movdqa xmm10, xmm0",
+                "pclmulqdq xmm10, [{powers} + 48], 0x00",
+                "pshufd xmm11, xmm0, 0x4e",
+                "pxor xmm11, xmm0",
+                "pclmulqdq xmm11, [{powers} + 112], 0x00",
+                "pclmulqdq xmm0, [{powers} + 48], 0x11",
+                ".irp from, 1, 2, 3",
+                "movdqa xmm5, xmm\\from",
+                "pclmulqdq xmm5, [{powers} + 48 - 16 * \\from], 0x00",
+                "pxor xmm10, xmm5",
+                "pshufd xmm5, xmm\\from, 0x4e",
+                "pxor xmm5, xmm\\from",
+                "pclmulqdq xmm5, [{powers} + 112 - 16 * \\from], 0x00",
+                "pxor xmm11, xmm5",
+                "pclmulqdq xmm\\from, [{powers} + 48 - 16 * \\from], 0x11",
+                "pxor xmm0, xmm\\from",
+                ".endr",
+                "pxor xmm11, xmm10",
+                "pxor xmm11, xmm0",
+                "movdqa xmm5, xmm11",
+                "pslldq xmm11, 8",
+                "psrldq xmm5, 8",
+                "pxor xmm10, xmm11",
+                "pxor xmm0, xmm5",
+                "movdqa xmm5, xmm10",
+                "pclmulqdq xmm5, xmm9, 0x00",
+                "pshufd xmm5, xmm5, 0x4e",
+                "pxor xmm5, xmm10",
+                "movdqa xmm8, xmm5",
+                "pclmulqdq xmm5, xmm9, 0x11",
+                "pxor xmm8, xmm0",
+                "pxor xmm8, xmm5",
+                "add {text}, 64",
+                "dec {count}",
+                "jnz 2b",
+                "movdqu [{counter}], xmm4",
+                "movdqu [{hash}], xmm8",
+                constants = in(reg) &raw const CONSTANTS,
+                keys = in(reg) self.round_keys.0.as_ptr(),
+                powers = in(reg) self.powers.0.as_ptr(),
+                counter = in(reg) counter.0.as_mut_ptr(),
+                hash = in(reg) hash.0.as_mut_ptr(),
+                text = inout(reg) batches.as_mut_ptr() => _,
+                count = inout(reg) count => _,
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _,
+                out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+                options(nostack),
+            );
+        }
     }
 
     /// Adds the encrypted counters to whole batches.
@@ -378,6 +490,16 @@ impl Counter {
 
 /// A hash with its bytes in reverse.
 struct Hash([u8; BLOCK]);
+
+/// Adds (by exclusive or) as many bytes as there are.
+fn add(text: &mut [u8], stream: &[u8]) {
+    let (words, bytes) = text.as_chunks_mut::<8>();
+    let (by_words, by_bytes) = stream.split_at(words.len() * 8);
+    for (word, by) in words.iter_mut().zip(by_words.as_chunks().0) {
+        *word = (u64::from_le_bytes(*word) ^ u64::from_le_bytes(*by)).to_le_bytes();
+    }
+    bytes.iter_mut().zip(by_bytes).for_each(|(byte, by)| *byte ^= by);
+}
 
 fn first_block(batch: &[u8; BATCH]) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];

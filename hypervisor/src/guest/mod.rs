@@ -32,7 +32,6 @@ mod tape;
 mod time;
 mod to_wire;
 mod variation;
-mod views;
 
 pub use journal::Journal;
 pub use outside::Outside;

@@ -2,7 +2,6 @@
 //! (accessed and dirty bits are set here and nowhere else). docs/paging.md has the reasoning; `machine::paging` the pure part.
 
 use super::board::{Board, reason};
-use super::views::Views;
 use crate::arch::physical::Pages;
 use crate::memory::{FRAME, OutOfFrames, Zone};
 pub use crate::options::PagingMode as Mode;
@@ -16,6 +15,7 @@ use machine::emulate::{Cause, Emulator, MAX_LENGTH, Outcome};
 use machine::paging::format::{ACCESSED, DIRTY, Format, PRESENT};
 use machine::paging::store::{self, Store as Instruction};
 use machine::paging::tracker::{Guard, Plan, Store, Tracker};
+use machine::paging::views::Views;
 use machine::ram::{TablesWritten, mark};
 use vmx::exit::{EptViolation, LinearAccess};
 use vmx::fields::{self, VmcsRead, VmcsWrite};

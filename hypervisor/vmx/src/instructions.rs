@@ -224,9 +224,15 @@ impl VmcsRead for CurrentVmcs {
         // register still has the encoding, and `vmx_read_failed` does not return.
         unsafe {
             asm!(
-                "vmread rax, rax",
-                "jbe {failed}",
-                inout("rax") u64::from(field.encoding()) => value,
+                "vmread {value}, {value}",
+                "jbe 3f",
+                // Out of the way, and with no register of its own in the way.
+                ".pushsection .text.vmread_failed, \"ax\", @progbits",
+                "3:",
+                "mov rax, {value}",
+                "jmp {failed}",
+                ".popsection",
+                value = inout(reg) u64::from(field.encoding()) => value,
                 failed = sym vmx_read_failed,
                 options(nostack, nomem),
             );

@@ -6,3 +6,4 @@
 pub mod format;
 pub mod store;
 pub mod tracker;
+pub mod views;
