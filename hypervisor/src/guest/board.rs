@@ -379,18 +379,31 @@ impl Board {
             && !self.tables_written()
     }
 
-    /// The last exit was a synchronous one, and nothing follows from it but that a recording or a replay has to fold it.
+    /// Deals with the last exit, a synchronous one, if nothing follows from it but that a recording or a replay has to fold it. False:
+    /// nothing was done.
     #[inline(always)]
-    fn is_plain_exit(&self) -> bool {
+    fn passes_plain_exit(&mut self, on: &mut Active<'_>) -> bool {
         let interrupts = &self.computer.interrupts;
         let more = interrupts.pending() | interrupts.nmi_pending() | self.nmi_due | self.window;
-        let more = more | self.outside.is_open();
-        let folded_only = match &self.tape {
-            Tape::Off => true,
-            Tape::Recording(recording) => recording.only_folds(self.reached),
-            Tape::Replaying(replaying) => replaying.passes_by(),
-        };
-        !more && folded_only && self.reached < self.computer.due()
+        if more | self.outside.is_open() | (self.reached >= self.computer.due()) {
+            return false;
+        }
+        match &mut self.tape {
+            Tape::Off => {}
+            Tape::Recording(recording) => {
+                if !recording.only_folds(self.reached) {
+                    return false;
+                }
+                recording.end_exit(on, self.time.instructions());
+            }
+            Tape::Replaying(replaying) => {
+                if !replaying.passes_by() {
+                    return false;
+                }
+                replaying.end_exit(on, self.time.instructions());
+            }
+        }
+        true
     }
 
     /// What [`Machine::prepare`] does unless there is nothing to do.
@@ -433,9 +446,8 @@ impl Machine for Board {
     fn prepare(&mut self, on: &mut Active<'_>) -> Verdict {
         self.time.set_emulated(on.emulated());
         if self.nothing_waits(on) {
-            if self.exit && self.is_plain_exit() {
+            if self.exit && self.passes_plain_exit(on) {
                 (self.exit, self.changed) = (false, false);
-                self.end_exit(on);
                 return Verdict::Resume;
             }
             if !(self.exit | self.changed) {

@@ -157,8 +157,9 @@ pub struct Replaying {
     pub options: ReplayOptions<'static>,
     /// The last exits on the way to an entry, and how the guest was entered after each.
     pub approach: HistoryBuf<(Seen, Run), APPROACH>,
-    /// The last synchronous exits, each at its number modulo [`TRAIL`].
+    /// The last synchronous exits, each at its number modulo [`TRAIL`]; a backup, which has to keep pace, keeps none.
     trail: [Step; TRAIL],
+    keeps_trail: bool,
     /// Host time at the start, at the end and at the last line of progress, nanoseconds.
     started: u64,
     finished: u64,
@@ -169,8 +170,10 @@ impl Replaying {
     /// A replay from the log's first entry on.
     pub fn new(crc: Crc32, replayer: Follower, digest: StateDigest, options: ReplayOptions<'static>) -> Self {
         let now = time::now_ns();
+        let first = replayer.source().place().map(|entries| replayer.with_source(entries));
         Self {
-            first: replayer.source().place().map(|entries| replayer.with_source(entries)),
+            keeps_trail: first.is_some(),
+            first,
             replayer,
             pass_until: 0,
             crc,
@@ -212,8 +215,10 @@ impl Replaying {
     pub fn end_exit(&mut self, on: &mut Active<'_>, n: u64) {
         let (mut rip, reason) = (0, on.last_reason());
         self.replayer.end_exit(|hash| rip = on.fold_exit(self.crc, hash, n));
-        let exit = self.replayer.exits();
-        self.trail[(exit % TRAIL as u64) as usize] = Step { exit, reason, n, rip };
+        if self.keeps_trail {
+            let exit = self.replayer.exits();
+            self.trail[(exit % TRAIL as u64) as usize] = Step { exit, reason, n, rip };
+        }
     }
 
     /// At this synchronous exit nothing is to be done but to fold it.
@@ -242,7 +247,7 @@ impl Replaying {
         }
     }
 
-    /// The last synchronous exits, so many at most, in order.
+    /// The last synchronous exits of a replay from a file, so many at most, in order.
     pub fn last_exits(&self, count: usize) -> impl Iterator<Item = &Step> {
         let exits = self.replayer.exits();
         let first = exits.saturating_sub(count.min(TRAIL) as u64) + 1;
