@@ -459,6 +459,7 @@ impl Machine for Board {
 
     #[inline(always)]
     fn instruction_exited(&mut self, on: &mut Active<'_>) {
+        self.time.note_exit();
         self.cause = ExitCause::Other;
         self.end_step(on);
         self.begin_exit();
@@ -478,6 +479,7 @@ impl Machine for Board {
 
     #[inline]
     fn exited(&mut self, on: &mut Active<'_>, exit: &Exit) {
+        self.time.note_exit();
         self.cause = ExitCause::Other;
         self.end_iterating(on);
         self.end_step(on);

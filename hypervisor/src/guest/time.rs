@@ -30,6 +30,8 @@ pub struct GuestTime {
     clock: VirtualClock,
     /// What emulated exits so far count beside their instructions.
     charged: u64,
+    /// Instructions that the guest has retired up to its last exit: the counter stands still while the host runs.
+    retired: u64,
     /// Instructions that software has completed in the guest's place: [`Active::emulated`](crate::vcpu::Active::emulated).
     emulated: u64,
     /// The rate is corrected; otherwise it stays as configured, and time has nothing to do with the host's.
@@ -48,7 +50,18 @@ impl GuestTime {
         // A count is an instruction, or a tick of the time-stamp counter itself.
         let pace = (u128::from(SECOND) << 32) / u128::from(time::hertz().max(1));
         let clock = VirtualClock::expecting(u64::try_from(pace).unwrap_or(u64::MAX));
-        Self { source, clock, charged: 0, emulated: 0, follows_host, stood: 0, start }
+        let mut this =
+            Self { source, clock, charged: 0, retired: 0, emulated: 0, follows_host, stood: 0, start };
+        this.note_exit();
+        this
+    }
+
+    /// The guest has exited. To be called after every exit, before anything asks for the time.
+    #[inline(always)]
+    pub fn note_exit(&mut self) {
+        if let Source::Instructions(counters) = &self.source {
+            self.retired = counters.instructions();
+        }
     }
 
     /// The guest is powered on: what the host has done before is none of its time.
@@ -87,8 +100,11 @@ impl GuestTime {
     #[inline]
     pub fn instructions(&self) -> u64 {
         match &self.source {
-            // Going back in time makes what software has completed less than nothing.
-            Source::Instructions(counters) => counters.instructions().wrapping_add(self.emulated),
+            Source::Instructions(counters) => {
+                debug_assert_eq!(self.retired, counters.instructions(), "an exit was not noted");
+                // Going back in time makes what software has completed less than nothing.
+                self.retired.wrapping_add(self.emulated)
+            }
             Source::Host { .. } => 0,
         }
     }
