@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 use replay::log::bytes::{In, Out};
-use replay::log::codec::Codec;
+use replay::log::codec::{Codec, CodecError, Frames};
 use replay::log::entry::{Entry, Event, Place};
-use replay::log::flows::FRAME_MAX;
+use replay::log::flows::{BadFrame, FRAME_MAX};
 use replay::log::frame::Frame;
 use replay::point::Point;
 
@@ -202,6 +202,25 @@ proptest! {
     }
 
     #[test]
+    fn plain_frames_come_back_between_predicted_ones(frames in frames(), plain in prop::collection::vec(any::<bool>(), 1..9)) {
+        let (mut writer, mut reader) = (Codec::new(), Codec::new());
+        for (number, frame) in frames.iter().enumerate() {
+            let entry = entry(number, frame);
+            let plain = plain[number % plain.len()];
+            let form = if plain { Frames::Plain } else { Frames::Predicted };
+            writer = writer.with_frames(form);
+            let bytes = encode(&mut writer, &entry);
+            let mut input = In::new(&bytes);
+            let read = reader.parse(&mut input).unwrap();
+            prop_assert_eq!(read, entry);
+            prop_assert!(input.is_empty());
+            if plain {
+                prop_assert_eq!(&bytes[bytes.len() - frame.len()..], &frame[..]);
+            }
+        }
+    }
+
+    #[test]
     fn a_frame_in_two_pieces_is_written_as_one(frames in frames()) {
         // What was read from a log is written to another.
         let (mut first, mut reader, mut second) = (Codec::new(), Codec::new(), Codec::new());
@@ -323,7 +342,27 @@ fn a_frame_of_the_greatest_length_fits_and_a_longer_one_does_not() {
     for _ in 0..2 {
         codec.emit(&entry(0, &most), &mut Out::new(&mut buffer)).unwrap();
     }
-    codec.emit(&entry(0, &vec![5; FRAME_MAX + 1]), &mut Out::new(&mut buffer)).unwrap_err();
+    let longer = vec![5; FRAME_MAX + 1];
+    codec.emit(&entry(0, &longer), &mut Out::new(&mut buffer)).unwrap_err();
+    let mut plain = Codec::new().with_frames(Frames::Plain);
+    plain.emit(&entry(0, &longer), &mut Out::new(&mut buffer)).unwrap_err();
+    let mut out = Out::new(&mut buffer);
+    plain.emit(&entry(0, &most), &mut out).unwrap();
+    let used = out.used();
+    let read = Codec::new().parse(&mut In::new(&buffer[..used])).unwrap();
+    assert_eq!(read, entry(0, &most));
+}
+
+#[test]
+fn a_plain_frame_longer_than_any_is_refused() {
+    let mut plain = Codec::new().with_frames(Frames::Plain);
+    let bytes = encode(&mut plain, &entry(0, &[7; 60]));
+    // The length is the byte before the frame: made to say more than FRAME_MAX.
+    let mut longer = bytes[..bytes.len() - 61].to_vec();
+    longer.extend([0xFF, 0xFF, 0x03]);
+    longer.extend(vec![7; 0xFFFF]);
+    let refused = Codec::new().parse(&mut In::new(&longer)).unwrap_err();
+    assert_eq!(refused, CodecError::Frame(BadFrame::Length(0xFFFF)));
 }
 
 #[test]

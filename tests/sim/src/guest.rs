@@ -8,7 +8,7 @@ use std::fmt;
 
 use replay::landing::{Action, Cause, Seen};
 use replay::log::buffer::LogBuffer;
-use replay::log::codec::Mark;
+use replay::log::codec::{Frames, Mark};
 use replay::log::entry::{Correction, Entry, Event};
 use replay::log::error::Error;
 use replay::log::header::Header;
@@ -66,7 +66,8 @@ pub struct Tape<'m> {
 impl<'m> Tape<'m> {
     /// A tape with nothing on it but the header.
     pub fn new(buffer: &'m mut [u8], log: &'m mut [u8]) -> Self {
-        let mut writer = Writer::new(buffer).expect("a large buffer");
+        let writer = Writer::new(buffer).expect("a large buffer");
+        let mut writer = writer.with_frames(Frames::Plain);
         let mut log = LogBuffer::new(log);
         log.push(writer.begin(&Header::default()).expect("a short header")).expect("room for the header");
         Self { recorder: Recorder::new(), writer, log }

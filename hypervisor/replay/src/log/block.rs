@@ -11,7 +11,7 @@ use super::error::Damage;
 /// What a log begins with, before its first block.
 pub const MAGIC: [u8; 8] = *b"LOCKSTEP";
 /// The version of the format, which follows as 16 bits, little-endian.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 /// Bytes before the first block: magic and version.
 pub const PREAMBLE: usize = MAGIC.len() + 2;
 /// The first byte of every block.

@@ -4,7 +4,8 @@
 
 use super::bytes::{In, Malformed, NoRoom, Out};
 use super::entry::{Correction, Entry, Event, Place};
-use super::flows::{BadFrame, Flows, Wrong};
+use super::flows::{BadFrame, FRAME_MAX, Flows, Wrong};
+use super::frame::Frame;
 use super::places::Places;
 use super::rates::{put_rate, put_step, take_rate, take_step};
 use crate::check::Check;
@@ -52,6 +53,8 @@ mod kind {
     pub const FRAME_NEXT: u8 = 17;
     /// The clock's rate is corrected, and it does not step.
     pub const CORRECT_RATE: u8 = 18;
+    /// For any network device, as it is, and no flow remembers it.
+    pub const FRAME_PLAIN: u8 = 19;
 }
 
 /// Why an entry cannot be read.
@@ -109,6 +112,16 @@ impl fmt::Display for CodecError {
     }
 }
 
+/// How frames are written. Whoever reads them takes both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Frames {
+    /// Against earlier ones of the same flow: the fewest bytes, for a log that is stored.
+    #[default]
+    Predicted,
+    /// As they are: the fewest instructions, for a log that another host reads at once.
+    Plain,
+}
+
 /// What entries are measured from.
 ///
 /// It goes on from block to block: a log is read from its beginning, and a clone of this is a place in it.
@@ -117,13 +130,20 @@ pub struct Codec {
     places: Places,
     flows: Flows,
     rate: u64,
+    frames: Frames,
 }
 
 impl Codec {
     /// At the log's beginning.
     #[must_use]
     pub const fn new() -> Self {
-        Self { places: Places::new(), flows: Flows::new(), rate: 0 }
+        Self { places: Places::new(), flows: Flows::new(), rate: 0, frames: Frames::Predicted }
+    }
+
+    /// The same, for a writer that writes frames like this.
+    #[must_use]
+    pub const fn with_frames(self, frames: Frames) -> Self {
+        Self { frames, ..self }
     }
 
     /// Writes an entry. When it does not fit, what was written is to be dropped, and the codec is as before.
@@ -140,6 +160,10 @@ impl Codec {
             self.places.emit(way, place, check, out)
         };
         match entry.event {
+            Event::Frame { device, ref frame } if self.frames == Frames::Plain => {
+                begin(kind::FRAME_PLAIN, out)?;
+                emit_plain(device, frame, out)?;
+            }
             Event::Frame { device, ref frame } => {
                 let plan = self.flows.plan(frame)?;
                 let implied = device == 0 && plan.is_next();
@@ -209,6 +233,7 @@ impl Codec {
             kind::FRAME_FIRST => Event::Frame { device: 0, frame: self.flows.read(false, input)? },
             kind::FRAME_NEXT => Event::Frame { device: 0, frame: self.flows.read(true, input)? },
             kind::FRAME => Event::Frame { device: input.byte()?, frame: self.flows.read(false, input)? },
+            kind::FRAME_PLAIN => Event::Frame { device: input.byte()?, frame: parse_plain(input)? },
             kind::STARVED => Event::Starved { device: input.byte()? },
             kind::LINK_DOWN => Event::Link { device: input.byte()?, up: false },
             kind::LINK_UP => Event::Link { device: input.byte()?, up: true },
@@ -221,6 +246,24 @@ impl Codec {
             other => return Err(CodecError::Kind(other)),
         })
     }
+}
+
+/// A frame as it is, for this device.
+fn emit_plain(device: u8, frame: &Frame<'_>, out: &mut Out<'_>) -> Result<(), NoRoom> {
+    if frame.len() > FRAME_MAX {
+        return Err(NoRoom);
+    }
+    out.byte(device)?;
+    out.varint(frame.len() as u64)?;
+    frame.parts().into_iter().try_for_each(|part| out.raw(part))
+}
+
+fn parse_plain<'l>(input: &mut In<'l>) -> Result<Frame<'l>, CodecError> {
+    let bytes = input.string()?;
+    if bytes.len() > FRAME_MAX {
+        return Err(CodecError::Frame(BadFrame::Length(bytes.len() as u64)));
+    }
+    Ok(Frame::whole(bytes))
 }
 
 /// The place and the check as they are written: without what has no meaning there.

@@ -3,7 +3,7 @@
 use super::block::{BLOCK_MAX, BODY_MAX, CHECKSUM, Kind, MAGIC, PREAMBLE, PREFIX, VERSION, prefix};
 use super::bytes::{NoRoom, Out};
 use super::checksum;
-use super::codec::{Codec, Mark};
+use super::codec::{Codec, Frames, Mark};
 use super::entry::Entry;
 use super::flows::FRAME_MAX;
 use super::header::{BadHeader, Header};
@@ -54,6 +54,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Writer<B> {
         }
         let start = Mark { n: 0, exits: 0, virtual_ns: 0 };
         Ok(Self { buffer, used: 0, sequence: 0, start, codec: Codec::new(), pending: 0, entries: 0 })
+    }
+
+    /// A writer that writes frames like this.
+    #[must_use]
+    pub fn with_frames(self, frames: Frames) -> Self {
+        Self { codec: self.codec.with_frames(frames), ..self }
     }
 
     /// What the log begins with: magic, version and the block of the header. To be called once, first.
