@@ -104,10 +104,10 @@ impl AesGcm {
 
     fn prepare(key: &[u8; KEY]) -> Self {
         let mut this = Self { round_keys: expand(key), powers: Aligned([[0; BLOCK]; 2 * POWERS]) };
-        let mut zero = [[0; BLOCK]; 4];
+        let mut zero = [0; BATCH];
         // A counter that is zero throughout: with the first block only.
-        this.encrypt_counters(&mut Counter([0; BLOCK]), zero.as_flattened_mut());
-        let first = double(u128::from_be_bytes(zero[0])).to_le_bytes();
+        this.encrypt_counters(&mut Counter([0; BLOCK]), &[0; BATCH], &mut zero);
+        let first = double(u128::from_be_bytes(first_block(&zero))).to_le_bytes();
         this.powers.0[0] = first;
         for power in 1..POWERS {
             // A hash that begins with the power before and takes in a block of zeros is multiplied once.
@@ -122,48 +122,60 @@ impl AesGcm {
         this
     }
 
-    /// Encrypts the text where it is; its tag. No nonce may be used twice with a key. Up to 2^32 - 2 blocks.
-    pub fn seal(&self, nonce: &[u8; NONCE], ad: &[u8], text: &mut [u8]) -> [u8; TAG] {
+    /// Encrypts the text to `out`, which has its length; its tag. No nonce may be used twice with a key. Up to 2^32 - 2 blocks.
+    pub fn seal(&self, nonce: &[u8; NONCE], ad: &[u8], text: &[u8], out: &mut [u8]) -> [u8; TAG] {
         with_xmm(|| {
             let lengths = [ad.len(), text.len()];
             let (mut counter, mut hash) = (Counter::first(nonce), self.begin_tag(ad));
             // The block that masks the tag and the text's first ones go together: most texts are short.
-            let mut piece = [0; BATCH];
-            let (near, far) = text.split_at_mut(text.len().min(NEAR));
-            piece[BLOCK..BLOCK + near.len()].copy_from_slice(near);
-            self.encrypt_counters(&mut counter, &mut piece);
-            near.copy_from_slice(&piece[BLOCK..BLOCK + near.len()]);
+            let (mut plain, mut piece) = ([0; BATCH], [0; BATCH]);
+            let (near, far) = text.split_at(text.len().min(NEAR));
+            let (near_out, far_out) = out.split_at_mut(near.len());
+            plain[BLOCK..BLOCK + near.len()].copy_from_slice(near);
+            self.encrypt_counters(&mut counter, &plain, &mut piece);
+            near_out.copy_from_slice(&piece[BLOCK..BLOCK + near.len()]);
             let mask = first_block(&piece);
             if far.is_empty() {
-                return self.end_tag(hash, near, lengths, mask);
+                return self.end_tag(hash, near_out, lengths, mask);
             }
-            self.hash_blocks(&mut hash, near);
-            let (whole, last) = far.split_at_mut(far.len() / BATCH * BATCH);
-            self.seal_batches(&mut counter, &mut hash, whole);
-            self.encrypt_last(&mut counter, last);
-            self.end_tag(hash, last, lengths, mask)
+            self.hash_blocks(&mut hash, near_out);
+            let whole = far.len() / BATCH * BATCH;
+            let (whole_out, last_out) = far_out.split_at_mut(whole);
+            self.seal_batches(&mut counter, &mut hash, &far[..whole], whole_out);
+            self.encrypt_last(&mut counter, &far[whole..], last_out);
+            self.end_tag(hash, last_out, lengths, mask)
         })
     }
 
-    /// Decrypts the text where it is, if the tag is right; else it stays as it is.
+    /// Decrypts the sealed text to `out`, which has its length, if the tag is right; else `out` stays as it is.
     #[must_use]
-    pub fn open(&self, nonce: &[u8; NONCE], ad: &[u8], text: &mut [u8], tag: &[u8; TAG]) -> bool {
+    pub fn open(
+        &self,
+        nonce: &[u8; NONCE],
+        ad: &[u8],
+        sealed: &[u8],
+        out: &mut [u8],
+        tag: &[u8; TAG],
+    ) -> bool {
         with_xmm(|| {
             let (mut counter, mut hash) = (Counter::first(nonce), self.begin_tag(ad));
             // The block that masks the tag, and those that the text's first ones are to be added to.
             let mut stream = [0; BATCH];
-            self.encrypt_counters(&mut counter, &mut stream);
-            let (whole, last) = text.split_at(text.len() / BATCH * BATCH);
+            self.encrypt_counters(&mut counter, &[0; BATCH], &mut stream);
+            let (whole, last) = sealed.split_at(sealed.len() / BATCH * BATCH);
             self.hash_batches(&mut hash, whole);
-            let right = self.end_tag(hash, last, [ad.len(), text.len()], first_block(&stream));
+            let right = self.end_tag(hash, last, [ad.len(), sealed.len()], first_block(&stream));
             // All bytes, whatever the first ones are: the time tells nothing.
             let same = u128::from_le_bytes(right) ^ u128::from_le_bytes(*tag) == 0;
             if same {
-                let (near, far) = text.split_at_mut(text.len().min(NEAR));
-                add(near, &stream[BLOCK..]);
-                let (whole, last) = far.split_at_mut(far.len() / BATCH * BATCH);
-                self.encrypt_counters(&mut counter, whole);
-                self.encrypt_last(&mut counter, last);
+                let (near, far) = sealed.split_at(sealed.len().min(NEAR));
+                let (near_out, far_out) = out.split_at_mut(near.len());
+                near_out.copy_from_slice(near);
+                add(near_out, &stream[BLOCK..]);
+                let whole = far.len() / BATCH * BATCH;
+                let (whole_out, last_out) = far_out.split_at_mut(whole);
+                self.encrypt_counters(&mut counter, &far[..whole], whole_out);
+                self.encrypt_last(&mut counter, &far[whole..], last_out);
             }
             same
         })
@@ -171,12 +183,12 @@ impl AesGcm {
 
     /// Adds the encrypted counters to less than a batch.
     #[inline]
-    fn encrypt_last(&self, counter: &mut Counter, last: &mut [u8]) {
+    fn encrypt_last(&self, counter: &mut Counter, last: &[u8], out: &mut [u8]) {
         if !last.is_empty() {
-            let mut piece = [0; BATCH];
-            piece[..last.len()].copy_from_slice(last);
-            self.encrypt_counters(counter, &mut piece);
-            last.copy_from_slice(&piece[..last.len()]);
+            let (mut plain, mut piece) = ([0; BATCH], [0; BATCH]);
+            plain[..last.len()].copy_from_slice(last);
+            self.encrypt_counters(counter, &plain, &mut piece);
+            out.copy_from_slice(&piece[..last.len()]);
         }
     }
 
@@ -209,14 +221,14 @@ impl AesGcm {
 
     /// Adds the encrypted counters to whole batches, and takes what comes of it into the hash: the text is read once.
     #[inline]
-    fn seal_batches(&self, counter: &mut Counter, hash: &mut Hash, batches: &mut [u8]) {
-        let count = batches.len() / BATCH;
+    fn seal_batches(&self, counter: &mut Counter, hash: &mut Hash, batches: &[u8], out: &mut [u8]) {
+        let count = batches.len().min(out.len()) / BATCH;
         if count == 0 {
             return;
         }
         // SAFETY: 1. The instructions are there (`new`), and the registers are the caller's (`with_xmm`) and named below. 2. It reads
-        // the round keys, powers and constants, which are aligned; it reads and writes the counter, the hash, and `count` times 64 bytes
-        // of `batches`.
+        // the round keys, powers and constants, which are aligned; it reads and writes the counter and the hash, reads `count` times
+        // 64 bytes of `batches`, and writes as many of `out`.
         unsafe {
             asm!(
                 "movdqa xmm6, [{constants}]",
@@ -241,7 +253,7 @@ impl AesGcm {
                 "aesenclast xmm\\to, [{keys} + 224]",
                 "movdqu xmm5, [{text} + 16 * \\to]",
                 "pxor xmm\\to, xmm5",
-                "movdqu [{text} + 16 * \\to], xmm\\to",
+                "movdqu [{text} + {ahead} + 16 * \\to], xmm\\to",
                 "pshufb xmm\\to, xmm6",
                 ".endr",
                 // As in `hash_batches`; low, high and middle products go to xmm10, xmm0, xmm11.
@@ -288,7 +300,8 @@ impl AesGcm {
                 powers = in(reg) self.powers.0.as_ptr(),
                 counter = in(reg) counter.0.as_mut_ptr(),
                 hash = in(reg) hash.0.as_mut_ptr(),
-                text = inout(reg) batches.as_mut_ptr() => _,
+                text = inout(reg) batches.as_ptr() => _,
+                ahead = in(reg) out.as_mut_ptr().addr().wrapping_sub(batches.as_ptr().addr()),
                 count = inout(reg) count => _,
                 out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _,
                 out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
@@ -299,13 +312,14 @@ impl AesGcm {
 
     /// Adds the encrypted counters to whole batches.
     #[inline]
-    fn encrypt_counters(&self, counter: &mut Counter, batches: &mut [u8]) {
-        let count = batches.len() / BATCH;
+    fn encrypt_counters(&self, counter: &mut Counter, batches: &[u8], out: &mut [u8]) {
+        let count = batches.len().min(out.len()) / BATCH;
         if count == 0 {
             return;
         }
         // SAFETY: 1. The instructions are there (`new`), and the registers are the caller's (`with_xmm`) and named below. 2. It reads
-        // the round keys and constants, which are aligned; it reads and writes the counter, and `count` times 64 bytes of `batches`.
+        // the round keys and constants, which are aligned; it reads and writes the counter, reads `count` times 64 bytes of `batches`, and writes
+        // as many of `out`.
         unsafe {
             asm!(
                 "movdqa xmm6, [{constants}]",
@@ -330,7 +344,7 @@ impl AesGcm {
                 ".irp to, 0, 1, 2, 3",
                 "movdqu xmm5, [{text} + 16 * \\to]",
                 "pxor xmm\\to, xmm5",
-                "movdqu [{text} + 16 * \\to], xmm\\to",
+                "movdqu [{text} + {ahead} + 16 * \\to], xmm\\to",
                 ".endr",
                 "add {text}, 64",
                 "dec {count}",
@@ -339,7 +353,8 @@ impl AesGcm {
                 constants = in(reg) &raw const CONSTANTS,
                 keys = in(reg) self.round_keys.0.as_ptr(),
                 counter = in(reg) counter.0.as_mut_ptr(),
-                text = inout(reg) batches.as_mut_ptr() => _,
+                text = inout(reg) batches.as_ptr() => _,
+                ahead = in(reg) out.as_mut_ptr().addr().wrapping_sub(batches.as_ptr().addr()),
                 count = inout(reg) count => _,
                 out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _, out("xmm6") _,
                 out("xmm7") _,
@@ -595,11 +610,11 @@ fn bytes<const N: usize, const M: usize>(numbers: [u128; N]) -> [u8; M] {
 pub fn holds() -> bool {
     let Some(cipher) = AesGcm::new(&bytes([KNOWN_KEY; 2])) else { return false };
     let (text, sealed): ([u8; KNOWN], [u8; KNOWN]) = (bytes(KNOWN_TEXT), bytes(KNOWN_SEALED));
-    let mut place = text;
-    let tag = cipher.seal(&KNOWN_NONCE, &KNOWN_AD, &mut place);
+    let mut place = [0; KNOWN];
+    let tag = cipher.seal(&KNOWN_NONCE, &KNOWN_AD, &text, &mut place);
     let seals = place == sealed && tag == KNOWN_TAG.to_be_bytes();
-    let opens = cipher.open(&KNOWN_NONCE, &KNOWN_AD, &mut place, &tag) && place == text;
-    let refuses = !cipher.open(&KNOWN_NONCE, &KNOWN_AD, &mut place, &tag) && place == text;
+    let opens = cipher.open(&KNOWN_NONCE, &KNOWN_AD, &sealed, &mut place, &tag) && place == text;
+    let refuses = !cipher.open(&KNOWN_NONCE, &KNOWN_AD, &text, &mut place, &tag) && place == text;
     seals && opens && refuses
 }
 
@@ -616,11 +631,11 @@ mod tests {
         // 13 and 14: nothing, and a block.
         let cipher = AesGcm::new(&[0; KEY]).unwrap();
         assert_eq!(
-            u128::from_be_bytes(cipher.seal(&[0; NONCE], &[], &mut [])),
+            u128::from_be_bytes(cipher.seal(&[0; NONCE], &[], &[], &mut [])),
             0x530f_8afb_c745_36b9_a963_b4f1_c4cb_738b
         );
         let mut block = [0; BLOCK];
-        let tag = cipher.seal(&[0; NONCE], &[], &mut block);
+        let tag = cipher.seal(&[0; NONCE], &[], &[0; BLOCK], &mut block);
         assert_eq!(u128::from_be_bytes(block), 0xcea7_403d_4d60_6b6e_074e_c5d3_baf3_9d18);
         assert_eq!(u128::from_be_bytes(tag), 0xd0d1_c8a7_9999_6bf0_265b_98b5_d48a_b919);
     }
@@ -647,21 +662,21 @@ mod tests {
         ) {
             let cipher = AesGcm::new(&key).unwrap();
             let other = aes_gcm::Aes256Gcm::new(&key.into());
-            let (mut ours, mut theirs) = (text.clone(), text.clone());
-            let tag = cipher.seal(&nonce, &ad, &mut ours);
+            let (mut ours, mut theirs) = (vec![0; text.len()], text.clone());
+            let tag = cipher.seal(&nonce, &ad, &text, &mut ours);
             let expected = other.encrypt_in_place_detached(&nonce.into(), &ad, &mut theirs).unwrap();
             prop_assert_eq!(&ours, &theirs);
             prop_assert_eq!(&tag[..], &expected[..]);
             let mut changed = [&ours[..], &tag].concat();
             let at = at % changed.len();
             changed[at] ^= 1 << bit;
-            let (body, end) = changed.split_at_mut(text.len());
-            let before = body.to_vec();
-            prop_assert!(!cipher.open(&nonce, &ad, body, (&*end).try_into().unwrap()));
-            prop_assert_eq!(body, before);
-            prop_assert!(!cipher.open(&nonce, &[&ad[..], &[0]].concat(), &mut ours, &tag));
-            prop_assert!(cipher.open(&nonce, &ad, &mut ours, &tag));
-            prop_assert_eq!(ours, text);
+            let (body, end) = changed.split_at(text.len());
+            let mut opened = vec![0xA5; text.len()];
+            prop_assert!(!cipher.open(&nonce, &ad, body, &mut opened, end.try_into().unwrap()));
+            prop_assert!(!cipher.open(&nonce, &[&ad[..], &[0]].concat(), &ours, &mut opened, &tag));
+            prop_assert!(opened.iter().all(|byte| *byte == 0xA5));
+            prop_assert!(cipher.open(&nonce, &ad, &ours, &mut opened, &tag));
+            prop_assert_eq!(opened, text);
         }
     }
 }

@@ -10,12 +10,19 @@ impl AesGcm for gcm::AesGcm {
         self.set_key(key);
     }
 
-    fn seal(&self, nonce: &[u8; gcm::NONCE], ad: &[u8], text: &mut [u8]) -> [u8; gcm::TAG] {
-        self.seal(nonce, ad, text)
+    fn seal(&self, nonce: &[u8; gcm::NONCE], ad: &[u8], text: &[u8], out: &mut [u8]) -> [u8; gcm::TAG] {
+        self.seal(nonce, ad, text, out)
     }
 
-    fn open(&self, nonce: &[u8; gcm::NONCE], ad: &[u8], text: &mut [u8], tag: &[u8; gcm::TAG]) -> bool {
-        self.open(nonce, ad, text, tag)
+    fn open(
+        &self,
+        nonce: &[u8; gcm::NONCE],
+        ad: &[u8],
+        sealed: &[u8],
+        out: &mut [u8],
+        tag: &[u8; gcm::TAG],
+    ) -> bool {
+        self.open(nonce, ad, sealed, out, tag)
     }
 }
 

@@ -24,10 +24,10 @@ pub const TAG: usize = 16;
 pub trait AesGcm: Send + Sync {
     /// Changes the key.
     fn set_key(&mut self, key: &[u8; KEY]);
-    /// Encrypts the text where it is; its tag.
-    fn seal(&self, nonce: &[u8; 12], ad: &[u8], text: &mut [u8]) -> [u8; TAG];
-    /// Decrypts the text where it is; false: the tag is wrong.
-    fn open(&self, nonce: &[u8; 12], ad: &[u8], text: &mut [u8], tag: &[u8; TAG]) -> bool;
+    /// Encrypts the text to `out`, which has its length; its tag.
+    fn seal(&self, nonce: &[u8; 12], ad: &[u8], text: &[u8], out: &mut [u8]) -> [u8; TAG];
+    /// Decrypts the sealed text to `out`, which has its length; false: the tag is wrong.
+    fn open(&self, nonce: &[u8; 12], ad: &[u8], sealed: &[u8], out: &mut [u8], tag: &[u8; TAG]) -> bool;
 }
 
 /// The cipher of a channel's records. Both ends need the same.
@@ -86,16 +86,14 @@ impl Cipher for Outside {
 
     fn encrypt(&self, number: u64, ad: &[u8], text: &[u8], out: &mut [u8]) -> usize {
         let (place, rest) = out.split_at_mut(text.len());
-        place.copy_from_slice(text);
-        rest[..TAG].copy_from_slice(&self.0.seal(&nonce(number), ad, place));
+        rest[..TAG].copy_from_slice(&self.0.seal(&nonce(number), ad, text, place));
         text.len() + TAG
     }
 
     fn decrypt(&self, number: u64, ad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<usize, Error> {
         let (text, tag) = sealed.split_last_chunk::<TAG>().ok_or(Error::Decrypt)?;
         let place = out.get_mut(..text.len()).ok_or(Error::Decrypt)?;
-        place.copy_from_slice(text);
-        let right = self.0.open(&nonce(number), ad, place, tag);
+        let right = self.0.open(&nonce(number), ad, text, place, tag);
         if right { Ok(text.len()) } else { Err(Error::Decrypt) }
     }
 }

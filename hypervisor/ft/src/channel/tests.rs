@@ -25,12 +25,14 @@ impl AesGcm for Theirs {
         self.0 = Aes256Gcm::new(key.into());
     }
 
-    fn seal(&self, nonce: &[u8; 12], ad: &[u8], text: &mut [u8]) -> [u8; 16] {
-        self.0.encrypt_in_place_detached(nonce.into(), ad, text).unwrap().into()
+    fn seal(&self, nonce: &[u8; 12], ad: &[u8], text: &[u8], out: &mut [u8]) -> [u8; 16] {
+        out.copy_from_slice(text);
+        self.0.encrypt_in_place_detached(nonce.into(), ad, out).unwrap().into()
     }
 
-    fn open(&self, nonce: &[u8; 12], ad: &[u8], text: &mut [u8], tag: &[u8; 16]) -> bool {
-        self.0.decrypt_in_place_detached(nonce.into(), ad, text, tag.into()).is_ok()
+    fn open(&self, nonce: &[u8; 12], ad: &[u8], sealed: &[u8], out: &mut [u8], tag: &[u8; 16]) -> bool {
+        out.copy_from_slice(sealed);
+        self.0.decrypt_in_place_detached(nonce.into(), ad, out, tag.into()).is_ok()
     }
 }
 
