@@ -112,10 +112,12 @@ impl Marks<'_> {
     #[inline]
     fn written(&mut self, place: &Range<usize>) {
         let (first, last) = (place.start >> 12, place.end.saturating_sub(1) >> 12);
-        for (number, page) in self.pages.get_mut(first..=last).unwrap_or_default().iter_mut().enumerate() {
+        // Most lie within a page, or two.
+        for number in first..=last {
+            let Some(page) = self.pages.get_mut(number) else { return };
             *page |= mark::DIRTY;
             if *page & mark::TABLE != 0 {
-                self.tables_written.add(first + number);
+                self.tables_written.add(number);
             }
         }
     }

@@ -80,10 +80,9 @@ impl Bridge {
     }
 }
 
-/// The ISA interrupt that each of PIRQA to PIRQD leads to.
-pub(super) fn routes(isa: &Header) -> [Option<u8>; 4] {
-    isa.get(ROUTES).to_le_bytes().map(|route| {
-        let irq = route & 0xf;
-        (u32::from(route) & UNROUTED == 0 && NOT_WIRED & 1 << irq == 0).then_some(irq)
-    })
+/// The ISA interrupt that this one of PIRQA to PIRQD leads to.
+pub(super) fn route(isa: &Header, pirq: usize) -> Option<u8> {
+    let route = isa.get(ROUTES).to_le_bytes()[pirq % 4];
+    let irq = route & 0xf;
+    (u32::from(route) & UNROUTED == 0 && NOT_WIRED & 1 << irq == 0).then_some(irq)
 }

@@ -559,11 +559,13 @@ impl Pci {
 
     /// Finds the levels of all lines again.
     fn drive(&mut self) {
-        let routes = bridges::routes(&self.isa);
         self.levels = 0;
-        for slot in (0..SLOTS as u8).filter(|slot| self.pins & 1 << slot != 0) {
+        let mut pins = self.pins;
+        while pins != 0 {
+            let slot = pins.trailing_zeros() as u8;
+            pins &= pins - 1;
             self.levels |= 1 << (FIRST_GSI + (slot + FIRST_DEVICE) % 4);
-            if let Some(irq) = routes[pirq(slot)] {
+            if let Some(irq) = bridges::route(&self.isa, pirq(slot)) {
                 self.levels |= 1 << irq;
             }
         }
