@@ -2,7 +2,8 @@
 
 use super::stack::Peer;
 use alloc::vec;
-use smoltcp::iface::{SocketHandle, SocketSet};
+use alloc::vec::Vec;
+use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, Socket};
 use smoltcp::wire::{IpAddress, IpEndpoint, Ipv4Address};
 
@@ -49,6 +50,10 @@ struct Destination {
 
 /// The datagrams of a port.
 pub struct Datagrams {
+    /// A set of their own.
+    pub sockets: SocketSet<'static>,
+    /// Something may wait to be sent.
+    waiting: bool,
     destinations: [Destination; DESTINATIONS],
     /// How long something waits before the hardware address is asked for, nanoseconds.
     ask_ns: u64,
@@ -56,30 +61,40 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// Adds sockets for this port. The first of them gets all that arrives.
-    pub fn new(sockets: &mut SocketSet<'static>, port: u16, ask_ns: u64) -> Self {
+    /// Sockets for this port. The first of them gets all that arrives.
+    pub fn new(port: u16, ask_ns: u64) -> Self {
+        let mut places: Vec<SocketStorage<'static>> = Vec::new();
+        places.resize_with(DESTINATIONS, || SocketStorage::EMPTY);
+        let mut sockets = SocketSet::new(places);
         let destinations = core::array::from_fn(|_| Destination {
             handle: sockets.add(socket(port)),
             address: None,
             ask_at: None,
         });
-        Self { destinations, ask_ns, counters: DatagramCounters::default() }
+        Self { sockets, waiting: false, destinations, ask_ns, counters: DatagramCounters::default() }
+    }
+
+    /// Whether something may wait to be sent.
+    pub const fn wait(&self) -> bool {
+        self.waiting
     }
 
     /// Takes a datagram; whether there was room for it.
-    pub fn send(&mut self, sockets: &mut SocketSet<'static>, to: Peer, bytes: &[u8]) -> bool {
+    pub fn send(&mut self, to: Peer, bytes: &[u8]) -> bool {
         let (address, port) = to;
         let sent = bytes.len() <= DATAGRAM
-            && self.place(sockets, address).is_some_and(|handle| {
+            && self.place(address).is_some_and(|handle| {
                 let to = IpEndpoint::new(IpAddress::Ipv4(Ipv4Address::from(address)), port);
-                sockets.get_mut::<Socket<'static>>(handle).send_slice(bytes, to).is_ok()
+                self.sockets.get_mut::<Socket<'static>>(handle).send_slice(bytes, to).is_ok()
             });
+        self.waiting |= sent;
         *(if sent { &mut self.counters.sent } else { &mut self.counters.dropped }) += 1;
         sent
     }
 
     /// The socket of a destination: its own, or one that nothing waits in.
-    fn place(&mut self, sockets: &SocketSet<'static>, address: [u8; 4]) -> Option<SocketHandle> {
+    fn place(&mut self, address: [u8; 4]) -> Option<SocketHandle> {
+        let sockets = &self.sockets;
         let own = |d: &Destination| d.address == Some(address);
         let idle = |d: &Destination| sockets.get::<Socket<'static>>(d.handle).send_queue() == 0;
         let known = self.destinations.iter().position(own);
@@ -92,12 +107,14 @@ impl Datagrams {
     }
 
     /// Whose hardware address is to be asked for now: something has waited for it long enough. To be called until it gives none.
-    pub fn asks(&mut self, sockets: &SocketSet<'static>, now: u64) -> Option<[u8; 4]> {
+    pub fn asks(&mut self, now: u64) -> Option<[u8; 4]> {
+        self.waiting = false;
         for destination in &mut self.destinations {
-            if sockets.get::<Socket<'static>>(destination.handle).send_queue() == 0 {
+            if self.sockets.get::<Socket<'static>>(destination.handle).send_queue() == 0 {
                 destination.ask_at = None;
                 continue;
             }
+            self.waiting = true;
             let due = *destination.ask_at.get_or_insert(now.saturating_add(self.ask_ns));
             if due <= now {
                 destination.ask_at = Some(now.saturating_add(self.ask_ns));
@@ -112,9 +129,14 @@ impl Datagrams {
         self.destinations.iter().filter_map(|destination| destination.ask_at).min()
     }
 
+    /// Whether one has arrived.
+    pub fn has_received(&self) -> bool {
+        self.sockets.get::<Socket<'static>>(self.destinations[0].handle).can_recv()
+    }
+
     /// Gives out one that has arrived, and whom it says that it is from.
-    pub fn receive(&mut self, sockets: &mut SocketSet<'static>, bytes: &mut [u8]) -> Option<(usize, Peer)> {
-        let socket = sockets.get_mut::<Socket<'static>>(self.destinations[0].handle);
+    pub fn receive(&mut self, bytes: &mut [u8]) -> Option<(usize, Peer)> {
+        let socket = self.sockets.get_mut::<Socket<'static>>(self.destinations[0].handle);
         while socket.can_recv() {
             let Ok((datagram, from)) = socket.recv() else { break };
             let IpAddress::Ipv4(address) = from.endpoint.addr;

@@ -19,6 +19,21 @@ fn is_strange(frame: &[u8], only: Option<[u8; 4]>) -> bool {
     })
 }
 
+/// Whether a frame has a UDP datagram, or a piece of one.
+fn is_datagram(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&17)
+}
+
+/// Which frames are given out, where datagrams have sockets of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// There is one set of sockets.
+    All,
+    /// All but datagrams.
+    Segments,
+    Datagrams,
+}
+
 /// A card with room for a frame each way.
 pub struct Card<N> {
     pub device: N,
@@ -37,6 +52,9 @@ pub struct Card<N> {
     pub damaged: u64,
     /// So many were dropped in one go that there may be more.
     pub flooded: bool,
+    turn: Turn,
+    /// The next frame is of the other kind.
+    other: bool,
 }
 
 /// The frame that smoltcp writes.
@@ -48,6 +66,9 @@ struct Leaving {
     /// Times the card's ring was full.
     full: u64,
     refused: u64,
+    /// Asked when the card has taken a frame, and what it said the last time.
+    clock: fn() -> u64,
+    sent_at: u64,
 }
 
 impl Leaving {
@@ -55,7 +76,10 @@ impl Leaving {
     fn flush<N: NetDevice>(&mut self, device: &mut N) -> bool {
         if self.waiting != 0 {
             match device.transmit(&self.frame[..self.waiting]) {
-                Ok(()) => self.sent += 1,
+                Ok(()) => {
+                    self.sent_at = (self.clock)();
+                    self.sent += 1;
+                }
                 Err(TransmitError::Full) => return false,
                 // No card sends it: lost on the way, as it were.
                 Err(TransmitError::Length(_)) => self.refused += 1,
@@ -67,8 +91,17 @@ impl Leaving {
 }
 
 impl<N: NetDevice> Card<N> {
-    pub const fn new(device: N, only: Option<[u8; 4]>) -> Self {
-        let leaving = Leaving { frame: [0; MAX_FRAME], waiting: 0, sent: 0, full: 0, refused: 0 };
+    /// `apart`: datagrams have sockets of their own, see [`gives_datagrams`](Self::gives_datagrams).
+    pub const fn new(device: N, only: Option<[u8; 4]>, apart: bool) -> Self {
+        let leaving = Leaving {
+            frame: [0; MAX_FRAME],
+            waiting: 0,
+            sent: 0,
+            full: 0,
+            refused: 0,
+            clock: || 0,
+            sent_at: 0,
+        };
         Self {
             device,
             arrived: [0; MAX_FRAME],
@@ -79,7 +112,23 @@ impl<N: NetDevice> Card<N> {
             strangers: 0,
             damaged: 0,
             flooded: false,
+            turn: if apart { Turn::Segments } else { Turn::All },
+            other: false,
         }
+    }
+
+    /// Whether what is given out next is a datagram; else it is none.
+    pub const fn gives_datagrams(&self) -> bool {
+        matches!(self.turn, Turn::Datagrams)
+    }
+
+    /// Whether nothing was given out because what comes next is of the other kind, which is given out from now on.
+    pub fn has_the_other_kind(&mut self) -> bool {
+        let other = core::mem::take(&mut self.other);
+        if other {
+            self.turn = if self.gives_datagrams() { Turn::Segments } else { Turn::Datagrams };
+        }
+        other
     }
 
     /// Whether a frame waits for the card: it is to be offered again when the card has sent some.
@@ -90,6 +139,16 @@ impl<N: NetDevice> Card<N> {
     /// Frames that the card has taken.
     pub const fn sent(&self) -> u64 {
         self.leaving.sent
+    }
+
+    /// Asks this clock from now on when the card has taken a frame.
+    pub const fn stamp_with(&mut self, clock: fn() -> u64) {
+        self.leaving.clock = clock;
+    }
+
+    /// When the card took the last frame, by the clock of [`stamp_with`](Self::stamp_with); 0 without one.
+    pub const fn sent_at(&self) -> u64 {
+        self.leaving.sent_at
     }
 
     /// Times that the card had no room.
@@ -152,12 +211,16 @@ impl<N: NetDevice> Device for Card<N> {
         if !self.leaving.flush(&mut self.device) {
             return None;
         }
-        let Self { arrived, too_long, strangers, damaged, only, .. } = self;
-        let only = *only;
+        let Self { arrived, too_long, strangers, damaged, other, .. } = self;
+        let (only, turn) = (self.only, self.turn);
         let mut length = None;
         // One that is dropped does not hide those behind it.
         let mut take = |frame: &[u8]| {
             if length.is_some() {
+                return false;
+            }
+            if turn != Turn::All && is_datagram(frame) != (turn == Turn::Datagrams) {
+                *other = true;
                 return false;
             }
             match arrived.get_mut(..frame.len()) {

@@ -255,11 +255,12 @@ impl Line {
         if self.state == State::Connected { socket.send_capacity() - socket.send_queue() } else { 0 }
     }
 
-    pub fn receive(&mut self, sockets: &mut SocketSet<'static>, bytes: &mut [u8]) -> usize {
-        if bytes.is_empty() {
-            return 0;
-        }
-        let received = self.socket(sockets).recv_slice(bytes).unwrap_or(0);
+    pub fn receive(&mut self, sockets: &mut SocketSet<'static>, take: impl FnOnce(&[u8]) -> usize) -> usize {
+        let look = |bytes: &mut [u8]| {
+            let taken = take(bytes).min(bytes.len());
+            (taken, taken)
+        };
+        let received = self.socket(sockets).recv(look).unwrap_or(0);
         self.received_bytes += received as u64;
         received
     }

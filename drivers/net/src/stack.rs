@@ -1,6 +1,6 @@
 //! The stack: an interface, its lines, and datagrams beside them.
 
-use crate::datagrams::{DESTINATIONS, DatagramCounters, Datagrams};
+use crate::datagrams::{DatagramCounters, Datagrams};
 use crate::device::Card;
 use crate::line::{ASK_NS, Around, Line, PORTS, Wish};
 use crate::neighbor;
@@ -116,8 +116,11 @@ pub struct Stack<N> {
     card: Card<N>,
     address: [u8; 4],
     interface: Interface,
+    /// Those of the lines. Datagrams have theirs, so that who sends a segment is not asked for every one of them.
     sockets: SocketSet<'static>,
     lines: Vec<Line>,
+    /// The lines that have something to do, a bit each: those that do not [rest](Line::rests), and maybe others.
+    awake: u8,
     haste: u64,
     port: u16,
     datagrams: Option<Datagrams>,
@@ -127,7 +130,7 @@ impl<N: NetDevice> Stack<N> {
     /// A stack on this card, whose own address it has.
     pub fn new(device: N, settings: &Settings) -> Self {
         let mac = HardwareAddress::Ethernet(EthernetAddress(device.mac().0));
-        let mut card = Card::new(device, settings.only);
+        let mut card = Card::new(device, settings.only, settings.datagrams.is_some());
         let mut config = Config::new(mac);
         config.random_seed = settings.seed;
         let mut interface = Interface::new(config, &mut card, Instant::ZERO);
@@ -138,19 +141,20 @@ impl<N: NetDevice> Stack<N> {
         });
         let count = settings.lines.clamp(1, LINES);
         let mut places: Vec<SocketStorage<'static>> = Vec::new();
-        places.resize_with(count + DESTINATIONS, || SocketStorage::EMPTY);
+        places.resize_with(count, || SocketStorage::EMPTY);
         let mut sockets = SocketSet::new(places);
         let haste = u64::from(settings.haste.max(1));
         let patience_ns = settings.patience_ms.saturating_mul(1_000_000);
         let lines =
             (0..count).map(|_| Line::new(sockets.add(tcp_socket(settings)), patience_ns, haste)).collect();
-        let datagrams = settings.datagrams.map(|port| Datagrams::new(&mut sockets, port, ASK_NS / haste));
+        let datagrams = settings.datagrams.map(|port| Datagrams::new(port, ASK_NS / haste));
         Self {
             card,
             address: settings.address,
             interface,
             sockets,
             lines,
+            awake: 0,
             haste,
             port: (settings.seed >> 16) as u16 % PORTS,
             datagrams,
@@ -165,13 +169,18 @@ impl<N: NetDevice> Stack<N> {
     /// Has [`poll`](Self::poll) connect `line` to `peer`, again and again until it stands. A connection that there is, is broken
     /// off.
     pub fn connect(&mut self, line: usize, peer: Peer) {
-        self.lines[line].begin(&mut self.sockets, Wish::Connect(peer));
+        self.begin(line, Wish::Connect(peer));
     }
 
     /// Has [`poll`](Self::poll) await a connection for `line` at this port. Several lines may have the same port: each takes one
     /// connection. A connection that there is, is broken off.
     pub fn listen(&mut self, line: usize, port: u16) {
-        self.lines[line].begin(&mut self.sockets, Wish::Listen(port));
+        self.begin(line, Wish::Listen(port));
+    }
+
+    fn begin(&mut self, line: usize, wish: Wish) {
+        self.awake |= 1 << line;
+        self.lines[line].begin(&mut self.sockets, wish);
     }
 
     /// Does what is due at `now` (nanoseconds of any clock that does not go back): takes frames in, at most [`BUDGET`], and
@@ -192,18 +201,25 @@ impl<N: NetDevice> Stack<N> {
         let before = self.card.received;
         let mut looks = 0;
         while looks < BUDGET {
-            match self.interface.poll_ingress_single(at, &mut self.card, &mut self.sockets) {
+            let sockets = match &mut self.datagrams {
+                Some(datagrams) if self.card.gives_datagrams() => &mut datagrams.sockets,
+                _ => &mut self.sockets,
+            };
+            match self.interface.poll_ingress_single(at, &mut self.card, sockets) {
+                PollIngressSingleResult::None if self.card.has_the_other_kind() => continue,
                 PollIngressSingleResult::None => break,
                 PollIngressSingleResult::PacketProcessed => {}
-                PollIngressSingleResult::SocketStateChanged => self.follow(now),
+                PollIngressSingleResult::SocketStateChanged => self.follow_all(now),
             }
             looks += 1;
         }
         let heard = self.card.received != before;
-        for line in &mut self.lines {
+        self.awake = 0;
+        for (line, bit) in self.lines.iter_mut().zip(bits()) {
             if !line.rests(&self.sockets) {
                 line.watch_peer(&mut self.sockets, now, heard);
                 line.watch_half_open(&mut self.sockets, now);
+                self.awake |= bit;
             }
         }
         looks == BUDGET || core::mem::take(&mut self.card.flooded)
@@ -242,23 +258,30 @@ impl<N: NetDevice> Stack<N> {
                 break;
             }
         }
+        let Some(datagrams) = self.datagrams.as_mut().filter(|datagrams| datagrams.wait()) else { return };
+        while self.card.flush() {
+            if self.interface.poll_egress(at, &mut self.card, &mut datagrams.sockets) == PollResult::None {
+                break;
+            }
+        }
     }
 
     /// Asks for the hardware addresses of those that something waits for.
     fn ask_neighbors(&mut self, now: u64, at: Instant) {
-        for line in &mut self.lines {
+        for line in awake(&mut self.lines, self.awake) {
             if let Some(address) = line.asks(&self.sockets, now) {
                 neighbor::ask(&mut self.card, at, self.address, address);
             }
         }
-        if let Some(datagrams) = &mut self.datagrams {
-            while let Some(address) = datagrams.asks(&self.sockets, now) {
+        if let Some(datagrams) = self.datagrams.as_mut().filter(|datagrams| datagrams.wait()) {
+            while let Some(address) = datagrams.asks(now) {
                 neighbor::ask(&mut self.card, at, self.address, address);
             }
         }
     }
 
-    fn follow(&mut self, now: u64) {
+    /// Follows what has become of every connection: any may have been begun just now.
+    fn follow_all(&mut self, now: u64) {
         for line in &mut self.lines {
             if !line.rests(&self.sockets) {
                 line.follow(&mut self.sockets, now);
@@ -266,14 +289,17 @@ impl<N: NetDevice> Stack<N> {
         }
     }
 
+    fn follow(&mut self, now: u64) {
+        for line in awake(&mut self.lines, self.awake) {
+            line.follow(&mut self.sockets, now);
+        }
+    }
+
     /// Whether a connection was begun or ended.
     fn attempt(&mut self, now: u64) -> bool {
         let mut around = Around { sockets: &mut self.sockets, haste: self.haste, port: &mut self.port };
         let mut begun = false;
-        for line in &mut self.lines {
-            if line.rests(around.sockets) {
-                continue;
-            }
+        for line in awake(&mut self.lines, self.awake) {
             begun |= line.announce_end(around.sockets, now);
             begun |= line.attempt(&mut around, self.interface.context(), now);
         }
@@ -282,11 +308,13 @@ impl<N: NetDevice> Stack<N> {
 
     /// When there is something to do without anything arriving.
     fn next(&mut self, now: u64, at: Instant) -> Option<u64> {
-        let lines = self.lines.iter().filter(|line| !line.rests(&self.sockets));
-        let lines = lines.filter_map(|line| line.due(&self.sockets)).min();
+        let lines = awake(&mut self.lines, self.awake).filter_map(|line| line.due(&self.sockets)).min();
         // What waits for room on the card waits for the card.
         let full = self.card.is_full();
-        let stack = self.interface.poll_at(at, &self.sockets).map(|due| self.nanoseconds(due));
+        let stack = self.interface.poll_at(at, &self.sockets);
+        let waiting = self.datagrams.as_ref().filter(|datagrams| datagrams.wait());
+        let beside = waiting.and_then(|datagrams| self.interface.poll_at(at, &datagrams.sockets));
+        let stack = [stack, beside].into_iter().flatten().min().map(|due| self.nanoseconds(due));
         let stack = stack.filter(|due| *due > now || !full);
         let datagrams = self.datagrams.as_ref().and_then(Datagrams::due);
         [stack, lines, datagrams].into_iter().flatten().min()
@@ -305,7 +333,32 @@ impl<N: NetDevice> Stack<N> {
     /// Gives out bytes that have arrived on `line`, in order, as many as there are and fit. They are given out after the peer has
     /// closed its side as well.
     pub fn receive(&mut self, line: usize, bytes: &mut [u8]) -> usize {
-        self.lines[line].receive(&mut self.sockets, bytes)
+        let mut filled = 0;
+        // They may lie in two pieces.
+        while filled < bytes.len() {
+            let room = &mut bytes[filled..];
+            let count = self.receive_with(line, |arrived| {
+                let count = arrived.len().min(room.len());
+                room[..count].copy_from_slice(&arrived[..count]);
+                count
+            });
+            if count == 0 {
+                break;
+            }
+            filled += count;
+        }
+        filled
+    }
+
+    /// The same, where they lie: `take` gets some of the bytes, and says how many of them it has taken. Called until that is 0, it has been
+    /// given all of them.
+    pub fn receive_with(&mut self, line: usize, take: impl FnOnce(&[u8]) -> usize) -> usize {
+        self.lines[line].receive(&mut self.sockets, take)
+    }
+
+    /// Whether bytes have arrived on `line` that [`receive`](Self::receive) would give out.
+    pub fn has_received(&self, line: usize) -> bool {
+        self.lines[line].tcp(&self.sockets).recv_queue() != 0
     }
 
     /// Bytes that were taken on `line` and that the peer has not acknowledged.
@@ -320,6 +373,7 @@ impl<N: NetDevice> Stack<N> {
 
     /// Sends no more on `line`: the peer learns it when it has everything. Bytes still come in. Nothing if there is no connection.
     pub fn close(&mut self, line: usize) {
+        self.awake |= 1 << line;
         self.lines[line].close(&mut self.sockets);
     }
 
@@ -330,12 +384,17 @@ impl<N: NetDevice> Stack<N> {
 
     /// Takes a datagram to be sent, of at most [`DATAGRAM`](crate::DATAGRAM) bytes; whether there was room for it.
     pub fn send_datagram(&mut self, to: Peer, bytes: &[u8]) -> bool {
-        self.datagrams.as_mut().is_some_and(|datagrams| datagrams.send(&mut self.sockets, to, bytes))
+        self.datagrams.as_mut().is_some_and(|datagrams| datagrams.send(to, bytes))
+    }
+
+    /// Whether a datagram has arrived.
+    pub fn has_datagram(&self) -> bool {
+        self.datagrams.as_ref().is_some_and(Datagrams::has_received)
     }
 
     /// Gives out a datagram that has arrived: its length, and whom it says that it is from. What does not fit is dropped.
     pub fn receive_datagram(&mut self, bytes: &mut [u8]) -> Option<(usize, Peer)> {
-        self.datagrams.as_mut()?.receive(&mut self.sockets, bytes)
+        self.datagrams.as_mut()?.receive(bytes)
     }
 
     /// What datagrams have counted.
@@ -346,6 +405,16 @@ impl<N: NetDevice> Stack<N> {
     /// Whether a frame waits for room on the card: then [`poll`](Self::poll) is to be called when the card has sent some.
     pub const fn waits_for_card(&self) -> bool {
         self.card.is_full()
+    }
+
+    /// Asks this clock from now on when the card has taken a frame: see [`sent_at`](Self::sent_at).
+    pub const fn stamp_with(&mut self, clock: fn() -> u64) {
+        self.card.stamp_with(clock);
+    }
+
+    /// When the card took the last frame, by the clock of [`stamp_with`](Self::stamp_with); 0 without one.
+    pub const fn sent_at(&self) -> u64 {
+        self.card.sent_at()
     }
 
     /// Frames that were looked at so far.
@@ -386,6 +455,16 @@ impl<N: NetDevice> Stack<N> {
         let micros = u64::try_from(instant.total_micros()).unwrap_or(0);
         u64::try_from((u128::from(micros) * 1_000).div_ceil(u128::from(self.haste))).unwrap_or(u64::MAX)
     }
+}
+
+/// A bit for each line.
+fn bits() -> impl Iterator<Item = u8> {
+    (0..LINES).map(|line| 1 << line)
+}
+
+/// The lines whose bits are set.
+fn awake(lines: &mut [Line], awake: u8) -> impl Iterator<Item = &mut Line> {
+    lines.iter_mut().zip(bits()).filter(move |(_, bit)| awake & bit != 0).map(|(line, _)| line)
 }
 
 fn tcp_socket(settings: &Settings) -> Socket<'static> {

@@ -12,6 +12,20 @@ const GAP_NS: u64 = 200_000;
 /// So many interrupts may come at once after a while of rest.
 const BURST: u64 = 16;
 
+/// How much may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Under load one in so many nanoseconds.
+    pub gap_ns: u64,
+    /// So many at once after a while of rest.
+    pub burst: u64,
+}
+
+impl Pace {
+    /// Of a card's interrupts, and of a driver's notifications.
+    pub const CARD: Self = Self { gap_ns: GAP_NS, burst: BURST };
+}
+
 /// The bucket of one card.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Throttle {
@@ -22,18 +36,24 @@ pub struct Throttle {
 impl Throttle {
     /// An interrupt has come, or a notification, and brought something. When the next one may, nanoseconds; `None`: at once.
     pub const fn next(&mut self, now: u64) -> Option<u64> {
+        self.next_at(now, Pace::CARD)
+    }
+
+    /// The same at another pace; a bucket has one.
+    pub const fn next_at(&mut self, now: u64, pace: Pace) -> Option<u64> {
+        let Pace { gap_ns, burst } = pace;
         let from = if self.full_at > now { self.full_at } else { now };
         // However many have come, the next one waits for one gap at most.
-        let most = now.saturating_add((BURST + 1) * GAP_NS);
-        let full_at = from.saturating_add(GAP_NS);
+        let most = now.saturating_add((burst + 1) * gap_ns);
+        let full_at = from.saturating_add(gap_ns);
         self.full_at = if full_at < most { full_at } else { most };
-        let at = self.full_at.saturating_sub(BURST * GAP_NS);
+        let at = self.full_at.saturating_sub(burst * gap_ns);
         if at <= now {
             return None;
         }
         // All cards at the same times: one exit of a guest serves them all.
-        let early = at % GAP_NS;
-        Some(if at - early > now { at - early } else { (at - early).saturating_add(GAP_NS) })
+        let early = at % gap_ns;
+        Some(if at - early > now { at - early } else { (at - early).saturating_add(gap_ns) })
     }
 }
 
@@ -63,6 +83,18 @@ mod tests {
         }
         let mean = (times[99] - times[0]) / 99;
         assert!((GAP_NS - GAP_NS / 50..=GAP_NS + GAP_NS / 50).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn another_pace_has_another_gap_and_burst() {
+        let (mut throttle, pace) = (Throttle::default(), Pace { gap_ns: 3 * GAP_NS, burst: 4 });
+        let mut now = 5_000_000;
+        assert!((0..4).all(|_| throttle.next_at(now, pace).is_none()));
+        for _ in 0..20 {
+            let at = throttle.next_at(now, pace).expect("the bucket is empty");
+            assert!(at > now && at <= now + 3 * GAP_NS && at.is_multiple_of(3 * GAP_NS), "{now}: {at}");
+            now = at;
+        }
     }
 
     #[test]

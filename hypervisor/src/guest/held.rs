@@ -97,6 +97,11 @@ impl Held {
         self.outputs.seal(position);
     }
 
+    /// Whether something waits.
+    pub fn holds(&self) -> bool {
+        !self.console.is_empty() || !self.outputs.is_empty()
+    }
+
     /// Whether something is not covered by a position.
     #[inline]
     pub fn is_open(&self) -> bool {

@@ -167,6 +167,11 @@ impl Outside {
         }
     }
 
+    /// Whether there is something that waits.
+    pub fn holds(&self) -> bool {
+        self.held.as_ref().is_some_and(Held::holds)
+    }
+
     /// Whether there is something that no position covers.
     #[inline]
     pub fn is_open(&self) -> bool {

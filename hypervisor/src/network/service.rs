@@ -17,7 +17,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use e1000::Rings;
 use hal::{NetDevice, NetEvents};
-use machine::throttle::Throttle;
+use machine::throttle::{Pace, Throttle};
 use pci::{Address, ConfigSpace, Function, Msi, command};
 
 /// Cards in service at most: a guest's network devices, and the logging channel.
@@ -31,6 +31,12 @@ const POLL_NS: u64 = 1_000_000;
 
 /// An alarm may come so much too early, nanoseconds.
 const EARLY_NS: u64 = 2_000;
+
+/// The interrupts of a card in a pair's host: half as often under load, since each costs the guest of a pair some three times as much.
+const PAIR: Pace = Pace { gap_ns: 2 * Pace::CARD.gap_ns, ..Pace::CARD };
+
+/// The interrupts of a card that brings nothing that anybody waits for.
+const CALM: Pace = Pace { gap_ns: 3 * PAIR.gap_ns, ..PAIR };
 
 /// Microseconds in which a line must be quiet, and in which the card's interrupt must come, in the test of a line.
 const QUIET_MICROS: u64 = 20;
@@ -53,6 +59,8 @@ static DUTIES: [AtomicU32; PLACES] = [const { AtomicU32::new(0) }; PLACES];
 static HELD: AtomicU32 = AtomicU32::new(0);
 /// By place: interrupts that its card may have caused.
 static INTERRUPTS: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
+/// What lies between two interrupts of a card under load, nanoseconds.
+static GAP_NS: AtomicU64 = AtomicU64::new(Pace::CARD.gap_ns);
 /// Polls of any card that found something.
 static FINDS: AtomicU64 = AtomicU64::new(0);
 
@@ -110,8 +118,14 @@ pub struct Service {
     seen: (u64, u64),
     strays: u32,
     throttle: Throttle,
-    /// The card does not interrupt until then, nanoseconds of uptime: an alarm has it polled.
+    /// For as long as nobody waits for what it brings.
+    calm: Throttle,
+    /// The card does not interrupt until then, nanoseconds of uptime: an alarm has it polled. 0: it interrupts.
     held_until: u64,
+    /// When it would be polled if somebody waited, nanoseconds of uptime.
+    soonest: u64,
+    /// Somebody waits for what it brings.
+    awaited: bool,
     /// For when the alarm is set, nanoseconds of uptime.
     again: Option<u64>,
 }
@@ -138,7 +152,21 @@ impl Service {
         let (seen, throttle) = (seen(place), Throttle::default());
         Ok((
             nic,
-            Service { card, place, way, duty, alarm, seen, strays: 0, throttle, held_until: 0, again: None },
+            Service {
+                card,
+                place,
+                way,
+                duty,
+                alarm,
+                seen,
+                strays: 0,
+                throttle,
+                calm: Throttle::default(),
+                held_until: 0,
+                soonest: 0,
+                awaited: true,
+                again: None,
+            },
         ))
     }
 
@@ -169,7 +197,11 @@ impl Service {
             return self.call_again(POLL_NS);
         }
         if !still_held {
-            self.held_until = if busy { self.throttle.next(now).unwrap_or(0) } else { 0 };
+            let pace = Pace { gap_ns: GAP_NS.load(Ordering::Relaxed), ..Pace::CARD };
+            self.soonest = if busy { self.throttle.next_at(now, pace).unwrap_or(0) } else { 0 };
+            let calm = busy && !self.awaited;
+            let later = if calm { self.calm.next_at(now, CALM).unwrap_or(0) } else { 0 };
+            self.held_until = self.soonest.max(later);
         }
         if self.held_until > now {
             HELD.fetch_or(self.duty, Ordering::Relaxed);
@@ -180,6 +212,17 @@ impl Service {
                 pin.unmask();
             }
         }
+    }
+
+    /// Says whether somebody waits for what the card brings; at first somebody does. If nobody, it interrupts less often under load, and
+    /// as before when somebody does again.
+    pub fn set_awaited(&mut self, awaited: bool) {
+        if core::mem::replace(&mut self.awaited, awaited) || !awaited || self.held_until <= self.soonest {
+            return;
+        }
+        self.held_until = self.soonest;
+        // If that is past, the alarm comes at once.
+        self.call_again(self.soonest.saturating_sub(time::now_ns()));
     }
 
     /// Whether the card is to be told to send no interrupt now: it has no line that could be masked.
@@ -231,6 +274,11 @@ impl Service {
         DUTIES[self.place].store(0, Ordering::Relaxed);
         CARDS[self.place].store(0, Ordering::Relaxed);
     }
+}
+
+/// This host belongs to a pair: its cards interrupt less often under load from now on.
+pub fn serve_a_pair() {
+    GAP_NS.store(PAIR.gap_ns, Ordering::Relaxed);
 }
 
 /// Has cards polled at once that do not interrupt for now: there is nothing better to do. Whether there are any.

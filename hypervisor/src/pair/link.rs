@@ -291,7 +291,7 @@ impl Link {
                     let _ = events.push_back(event);
                 }
             };
-            wire.receive(
+            let left = wire.receive(
                 now,
                 // What has come is to be followed up before the next piece comes.
                 &mut |bytes| {
@@ -330,9 +330,6 @@ impl Link {
                     });
                 },
             );
-            if !taken.get() {
-                break;
-            }
             while let Some(event) = events.pop_front() {
                 if let Event::Acked(ack) = event {
                     let executed = self.timeline.ran_at(ack.executed_ns);
@@ -340,12 +337,25 @@ impl Link {
                 }
                 self.step(event, now, ends);
             }
+            // Without anything taken, the guest's side has no room for more.
+            if !left || !taken.get() {
+                break;
+            }
         }
         self.hear(now, ends);
     }
 
     /// Heartbeats, and the arbiter's replies: datagrams.
     fn hear(&mut self, now: u64, ends: &mut Ends<'_>) {
+        if self.wire.has_datagram() {
+            self.hear_datagrams(now, ends);
+        }
+        while let Some(beat) = self.beats.next() {
+            self.heard(Path::Guest, &beat, now, ends);
+        }
+    }
+
+    fn hear_datagrams(&mut self, now: u64, ends: &mut Ends<'_>) {
         let mut bytes = [0; DATAGRAM];
         while let Some((length, from)) = self.wire.datagram(&mut bytes) {
             let datagram = &bytes[..length];
@@ -356,9 +366,6 @@ impl Link {
             } else if let Some(beat) = self.beats.open(datagram) {
                 self.heard(Path::Logging, &beat, now, ends);
             }
-        }
-        while let Some(beat) = self.beats.next() {
-            self.heard(Path::Guest, &beat, now, ends);
         }
     }
 
@@ -509,6 +516,9 @@ impl Link {
         }
         let journal = ends.journal.as_deref_mut()?;
         self.send_log(journal);
+        if ends.outside.as_ref().is_some_and(|outside| outside.holds()) {
+            self.wire.set_awaited(true);
+        }
         let on_wire = self.wire.hurry(now);
         self.step(Event::Sent(self.positions.sent), now, &mut Ends::nothing());
         if alarm::deadline(Alarm::Log).is_none_or(|at| self.wire.due().is_some_and(|due| due < at)) {
@@ -520,6 +530,10 @@ impl Link {
     /// Gives the channel what it has to carry, and sends.
     fn send(&mut self, now: u64, ends: &mut Ends<'_>) {
         self.fill(now, ends);
+        // A primary with no output to let out can hear later what the backup has.
+        let holds = ends.outside.as_ref().is_some_and(|outside| outside.holds());
+        let protected = self.pair.role() == Role::Primary && self.pair.state() == State::Protected;
+        self.wire.set_awaited(holds || !protected);
         self.wire.send(now);
     }
 
@@ -559,7 +573,7 @@ impl Link {
             buffer.consume((acked - buffer.consumed()) as usize);
         }
         let Some(mut sent) = self.sent else { return };
-        loop {
+        while sent != buffer.pushed() {
             let Some(skip) = sent.checked_sub(buffer.consumed()) else {
                 // The backup has less than it has acknowledged: no such peer is believed.
                 self.sent = None;

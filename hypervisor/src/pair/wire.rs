@@ -4,7 +4,7 @@ use crate::arch::alarm::Alarm;
 use crate::arch::cpu;
 use crate::duties;
 use crate::network::Nic;
-use crate::network::service::{OpenError, Service};
+use crate::network::service::{self, OpenError, Service};
 use alloc::boxed::Box;
 use alloc::vec;
 use ft::channel::{Channel, Event, Message, PLACES};
@@ -86,6 +86,7 @@ impl Card {
         let [own, peer] = [side, side.other()].map(|side| pair.hosts[side.index()]);
         let (mut nic, service) = Service::open(&own.log_card, duties::LOG, Alarm::Log)?;
         nic.set_filter(Filter::default());
+        service::serve_a_pair();
         let settings = Settings {
             address: own.log_address.ip,
             prefix: own.log_address.prefix,
@@ -101,7 +102,8 @@ impl Card {
             only: Some(peer.log_address.ip),
             datagrams: Some(pair.beat_port),
         };
-        let stack = Stack::new(nic, &settings);
+        let mut stack = Stack::new(nic, &settings);
+        stack.stamp_with(cpu::tsc);
         let end = match side {
             Side::A => End::Listens(own.log_port),
             Side::B => End::Connects((peer.log_address.ip, peer.log_port)),
@@ -138,16 +140,17 @@ impl Card {
 
 impl Wire {
     /// Gives what has arrived by the last poll to `take` in its order, as long as `ready` says that it can have another piece of
-    /// the log.
+    /// the log. Whether something is left because it said no.
     pub fn receive(
         &mut self,
         now: u64,
         ready: &mut dyn FnMut(usize) -> bool,
         take: &mut dyn FnMut(Arrival<'_>),
-    ) {
+    ) -> bool {
         if self.closed {
-            return;
+            return false;
         }
+        let mut left = false;
         for line in 0..self.stack.lines() {
             if !self.connected[line] && self.stack.state(line) == State::Connecting {
                 // Nobody is there.
@@ -155,18 +158,13 @@ impl Wire {
             }
             self.follow(line, now);
             self.give_events(take);
-            while ready(PIECE) {
-                let count = self.stack.receive(line, &mut self.piece);
-                if count == 0 {
+            while self.stack.has_received(line) {
+                if !ready(PIECE) {
+                    left = true;
                     break;
                 }
-                let mut fed = 0;
-                while fed < count {
-                    fed += self.channel.feed(line, &self.piece[fed..count]);
-                    self.give_events(take);
-                    while let Some(message) = self.channel.next() {
-                        take(Arrival::Message(message));
-                    }
+                if !self.give_piece(line, take) {
+                    break;
                 }
             }
             if self.channel.must_close(line, now) || self.stack.peer_has_ended(line) {
@@ -176,6 +174,26 @@ impl Wire {
             }
             self.give_events(take);
         }
+        left
+    }
+
+    /// Gives out what has arrived on this line, a piece of the log at most. Whether there was anything.
+    fn give_piece(&mut self, line: usize, take: &mut dyn FnMut(Arrival<'_>)) -> bool {
+        let mut room = PIECE;
+        while room != 0 && self.stack.has_received(line) {
+            let channel = &mut self.channel;
+            let feed = |bytes: &[u8]| channel.feed(line, bytes.get(..room).unwrap_or(bytes));
+            let fed = self.stack.receive_with(line, feed);
+            self.give_events(take);
+            while let Some(message) = self.channel.next() {
+                take(Arrival::Message(message));
+            }
+            if fed == 0 {
+                break;
+            }
+            room -= fed;
+        }
+        room != PIECE
     }
 
     fn give_events(&mut self, take: &mut dyn FnMut(Arrival<'_>)) {
@@ -202,16 +220,26 @@ impl Wire {
         self.end.begin(&mut self.stack, line);
     }
 
+    /// Moves what the channel has to send at this place to its connection, as far as there is room. How many bytes.
+    fn move_out(&mut self, line: usize) -> usize {
+        let mut bytes = 0;
+        loop {
+            let room = self.stack.room(line).min(PIECE);
+            let count = self.channel.pull(line, &mut self.piece[..room]);
+            if count != 0 {
+                bytes += self.stack.send(line, &self.piece[..count]);
+            }
+            if count < room || room == 0 {
+                return bytes;
+            }
+        }
+    }
+
     /// Sends what the channel has to send, as far as there is room, and datagrams.
     pub fn send(&mut self, now: u64) {
-        for line in (0..PLACES).filter(|line| self.connected[*line]) {
-            loop {
-                let room = self.stack.room(line).min(PIECE);
-                let count = self.channel.pull(line, &mut self.piece[..room]);
-                if count == 0 {
-                    break;
-                }
-                self.stack.send(line, &self.piece[..count]);
+        for line in 0..PLACES {
+            if self.connected[line] {
+                self.move_out(line);
             }
         }
         self.due = self.stack.give_out(now);
@@ -224,22 +252,14 @@ impl Wire {
     /// time-stamp counter the card was told, if all of it left. [`due`](Self::due) is a while from now at most.
     pub fn hurry(&mut self, now: u64) -> Option<u64> {
         let line = self.channel.peer_place()?;
-        let mut bytes = 0;
-        loop {
-            let room = self.stack.room(line).min(PIECE);
-            let count = self.channel.pull(line, &mut self.piece[..room]);
-            if count == 0 {
-                break;
-            }
-            bytes += self.stack.send(line, &self.piece[..count]);
-        }
+        let bytes = self.move_out(line);
         let mut told = None;
         // Nothing is asked that a poll will find out: each question goes to all sockets.
         for _ in 0..bytes.div_ceil(SEGMENT) {
             if !self.stack.push(now) {
                 break;
             }
-            told = Some(cpu::tsc());
+            told = Some(self.stack.sent_at());
         }
         let look = now.saturating_add(LOOK_NS);
         self.due = Some(self.due.map_or(look, |due| due.min(look)));
@@ -247,6 +267,11 @@ impl Wire {
             self.want_events();
         }
         told.filter(|_| self.channel.waiting() == 0)
+    }
+
+    /// Says whether somebody waits for what the peer says. If nobody, it is heard a little later under load.
+    pub fn set_awaited(&mut self, awaited: bool) {
+        self.service.set_awaited(awaited);
     }
 
     /// Closes the channel for good; what was given to it before is still delivered.
@@ -262,6 +287,11 @@ impl Wire {
     /// Sends a datagram. It may be lost.
     pub fn send_datagram(&mut self, to: Peer, bytes: &[u8]) {
         self.stack.send_datagram(to, bytes);
+    }
+
+    /// Whether a datagram has arrived.
+    pub fn has_datagram(&self) -> bool {
+        self.stack.has_datagram()
     }
 
     /// A datagram that has arrived, and whom it says that it is from.

@@ -377,6 +377,11 @@ impl Handshake {
         count
     }
 
+    /// Whether there is nothing to be sent just now.
+    pub const fn is_silent(&self) -> bool {
+        self.sent == self.output_len
+    }
+
     /// Whether there was something to be sent, given out already or not.
     pub const fn has_spoken(&self) -> bool {
         self.output_len != 0

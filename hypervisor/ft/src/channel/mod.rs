@@ -253,7 +253,7 @@ impl Channel {
     /// Gives out bytes that are to be sent at this place; how many.
     pub fn pull(&mut self, place: usize, out: &mut [u8]) -> usize {
         let Some(handshake) = self.handshakes.get_mut(place) else { return 0 };
-        let count = handshake.pull(out);
+        let count = if handshake.is_silent() { 0 } else { handshake.pull(out) };
         self.judge(place);
         if self.places[place] != Place::Peer {
             return count;
@@ -355,9 +355,10 @@ impl Channel {
     /// What has happened, oldest first.
     pub fn take_event(&mut self) -> Option<Event> {
         // Asked after each piece of each connection, and an event is long: nothing is moved for nothing.
-        let event = self.events[0].take()?;
+        self.events[0].as_ref()?;
+        let event = self.events[0].take();
         self.events.rotate_left(1);
-        Some(event)
+        event
     }
 
     /// Does what is due at this place at the time `now`, nanoseconds. Whether its connection has to be broken off; then
