@@ -1,6 +1,7 @@
 //! The network cards of this host: found, started once to learn address and link, and put to rest until a channel needs
 //! them.
 
+pub mod seat;
 pub mod service;
 
 use crate::bridge::port::LinkName;

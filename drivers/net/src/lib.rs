@@ -15,6 +15,7 @@ mod device;
 mod line;
 mod neighbor;
 mod segment;
+pub mod shared;
 mod stack;
 #[cfg(test)]
 mod wire;

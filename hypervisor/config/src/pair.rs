@@ -136,13 +136,14 @@ impl Pair {
 /// One host of the pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PairHost {
-    /// Its card for the logging channel; no network device of the guest is bridged to it.
+    /// Its card for the logging channel; a network device of the guest may be bridged to it as well.
     pub log_card: Card,
     /// Its address on that card.
     pub log_address: HostAddress,
     /// The TCP port that it accepts the channel on. Host B connects and never listens.
     pub log_port: u16,
-    /// Its own address on the guest's card, for heartbeats; `None` has them on the logging card alone.
+    /// Its own address on the guest's first card, for heartbeats; `None` has them on the logging card alone. None if that is the
+    /// logging card.
     pub guest_address: Option<HostAddress>,
 }
 

@@ -132,30 +132,28 @@ fn are_two(a: HostAddress, b: HostAddress) -> bool {
 
 fn host(table: &Table<'_, '_>, networks: &[Network]) -> Result<PairHost, Error> {
     const CARD: &str = "a card of the host: its number from 0, its PCI address \"00:03.0\", or its MAC";
-    const OWN: &str = "a card of its own: a [[network]] has it";
     const ADDRESS: &str =
         "one station's IPv4 address with the bits of its network (1 to 30), such as \"10.77.0.1/24\"";
     const PORT: &str = "a TCP port from 1 to 65535";
     const NO_CARD: &str = "of use: no [[network]] has a card of the host";
     const APART: &str = "in another network than `log-address`: two paths must not be one";
+    const ONE: &str = "of use: `log-card` is the card of the guest's network, and one card is one path";
     let log_card = match table.get("log-card") {
         None => Card::Index(networks.len() as u8),
         Some(value) => card(&value, CARD)?,
     };
-    if networks.iter().any(|network| network.card == Some(log_card)) {
-        return Err(match table.get("log-card") {
-            None => table.missing("log-card", "log-card = \"00:04.0\""),
-            Some(value) => value.wrong(OWN),
-        });
+    // Who wants it to be the guest's as well has to say so.
+    if table.get("log-card").is_none() && networks.iter().any(|network| network.card == Some(log_card)) {
+        return Err(table.missing("log-card", "log-card = \"00:04.0\""));
     }
+    let guest_card = networks.iter().find_map(|network| network.card);
     let address = |text: &str| ipv4_with_prefix(text).map(|(ip, prefix)| HostAddress { ip: ip.0, prefix });
     let log_address =
         table.required("log-address", "log-address = \"10.77.0.1/24\"")?.parsed(ADDRESS, address)?;
     let guest_address = match table.get("guest-address") {
         None => None,
-        Some(value) if networks.iter().all(|network| network.card.is_none()) => {
-            return Err(value.wrong(NO_CARD));
-        }
+        Some(value) if guest_card.is_none() => return Err(value.wrong(NO_CARD)),
+        Some(value) if guest_card == Some(log_card) => return Err(value.wrong(ONE)),
         Some(value) => {
             let own: HostAddress = value.parsed(ADDRESS, address)?;
             if own.reaches(log_address.ip) || log_address.reaches(own.ip) {

@@ -147,7 +147,6 @@ fn messages() -> Vec<(String, &'static str)> {
         all.push((more("pair", lines), part));
     }
     for (lines, part) in [
-        ("log-card = 0", "pair.b.log-card: `0` is not a card of its own: a [[network]] has it"),
         ("log-card = 'none'", "pair.b.log-card: `none` is not a card of the host: its number"),
         ("log-port = 65536", "pair.b.log-port: `65536` is not a TCP port"),
         (
@@ -157,6 +156,10 @@ fn messages() -> Vec<(String, &'static str)> {
         (
             "guest-address = '10.77.0.5/24'",
             "pair.b.guest-address: `10.77.0.5/24` is not in another network than",
+        ),
+        (
+            "log-card = 0\nguest-address = '10.1.0.5/24'",
+            "pair.b.guest-address: `10.1.0.5/24` is not of use: `log-card` is the card",
         ),
         ("guest-address = '10.1.0.5/8'", "pair.b.guest-address: `10.1.0.5/8` is not in another network than"),
         ("card = 0", "pair.b.card: unknown key; known here: log-card, log-address"),
@@ -176,7 +179,18 @@ fn errors_say_where_which_key_and_what_would_be_right() {
 }
 
 #[test]
-fn the_log_s_card_is_the_guest_s_on_neither_host() {
+fn the_log_s_card_is_the_guest_s_where_somebody_says_so() {
+    let config = Config::parse(&more("pair.b", "log-card = 0")).expect("a configuration");
+    let pair = config.pair.as_ref().expect("a pair");
+    assert_eq!(pair.hosts.map(|host| host.log_card), [Card::Index(1), Card::Index(0)]);
+    assert_eq!(Config::parse(&config.text()).as_ref(), Ok(&config));
+    // Heartbeats on the guest's first card, the log on its second: two paths.
+    let text = with("[pair]\n", "[[network]]\nmac = '02:00:00:00:00:02'\n[pair]\n");
+    let text = text.replace("[pair.a]\n", "[pair.a]\nlog-card = 1\nguest-address = '10.0.0.251/24'\n");
+    let text = text.replace("[pair.b]\n", "[pair.b]\nlog-card = 1\nguest-address = '10.0.0.252/24'\n");
+    let pair = Config::parse(&text).expect("a configuration").pair.expect("a pair");
+    assert!(pair.hosts.iter().all(|host| host.log_card == Card::Index(1) && host.guest_address.is_some()));
+    // Not by oversight.
     let text = with("[pair]\n", "[[network]]\nmac = '02:00:00:00:00:02'\ncard = 2\n[pair]\n");
     let said = Config::parse(&text).expect_err("index 2 is taken").to_string();
     assert!(

@@ -146,11 +146,19 @@ fn config() -> impl Strategy<Value = Config> {
         record,
         pair,
     });
-    all.prop_filter("the log has a card of its own", |config| {
-        let pair = config.pair.iter().flat_map(|pair| pair.hosts.map(|host| host.log_card));
-        let mut logs = config.record.iter().map(|record| record.card).chain(pair);
-        logs.all(|log| config.networks.iter().all(|n| n.card != Some(log)))
-    })
+    all.prop_filter(
+        "a record has a card of its own, and heartbeats on the guest's card another path than the log's",
+        |config| {
+            let beats =
+                config.pair.iter().flat_map(|pair| &pair.hosts).filter(|host| host.guest_address.is_some());
+            let first = config.networks.iter().find_map(|n| n.card);
+            let record = config
+                .record
+                .iter()
+                .all(|record| config.networks.iter().all(|n| n.card != Some(record.card)));
+            record && beats.into_iter().all(|host| first != Some(host.log_card))
+        },
+    )
     .prop_filter("heartbeats on the guest's card need one", |config| {
         let beats = config.pair.as_ref().is_some_and(|pair| pair.hosts[0].guest_address.is_some());
         // The other path's network must not be the log's.

@@ -5,36 +5,57 @@ use super::port::{Left, LinkName, Port};
 use crate::arch::alarm::Alarm;
 use crate::duties;
 use crate::machine_line;
-use crate::network::Nic;
-use crate::network::service::{OpenError, Service, Way};
+use crate::network::seat::{self, Hold, Seat, Served};
+use crate::network::service::{OpenError, Way};
 use core::fmt::{self, Write};
 use hal::{Link, MacAddress, NetDevice};
+use net::shared::Guard;
 
 /// After which time a frame that the guest had no buffer for is offered again, in nanoseconds, unless it is sooner.
 const AGAIN_NS: u64 = 500_000;
 
 /// A guest's network device on a card of this host.
 pub struct Bridge {
-    port: Port<Nic>,
-    service: Service,
+    port: Port<Seat>,
+    service: Hold,
+    /// The host's half of the card, until it is taken.
+    host: Option<Served>,
     /// The link, as said by [`Self::link_change`] last.
     told_up: bool,
 }
 
 impl Bridge {
     /// Starts the card that `which` names, for a guest with the address `guest`. `promiscuous` = the guest gets all frames
-    /// that the card sees. [`duties::NETWORK`] is pending afterwards: the first poll lets the card interrupt. On the boot
-    /// processor, before the frame pools are closed.
+    /// that the card sees. With a guard, the host uses the card as well: [`Self::host_half`]. [`duties::NETWORK`] is pending
+    /// afterwards: the first poll lets the card interrupt. On the boot processor, before the frame pools are closed.
     ///
     /// # Errors
     /// No such card, or it cannot be used.
-    pub fn open(which: &vm_config::Card, guest: MacAddress, promiscuous: bool) -> Result<Bridge, OpenError> {
-        let (nic, service) = Service::open(which, duties::NETWORK, Alarm::Network)?;
-        let port = Port::new(nic, guest, promiscuous);
-        let (address, way, link) = (service.address(), service.way(), LinkName(port.link()));
-        log::info!("network card {address} is the guest's {guest}, by {way}; link {link}");
-        machine_line!("bridge card={address} guest={guest} by=\"{way}\"");
-        Ok(Bridge { port, service, told_up: true })
+    pub fn open(
+        which: &vm_config::Card,
+        guest: MacAddress,
+        promiscuous: bool,
+        guard: Option<Guard>,
+    ) -> Result<Bridge, OpenError> {
+        let (host, Served { seat, service }) = match guard {
+            None => (None, seat::open(which, duties::NETWORK, Alarm::Network)?),
+            Some(guard) => {
+                let [host, own] = seat::open_shared(which, guard)?;
+                (Some(host), own)
+            }
+        };
+        let port = Port::new(seat, guest, promiscuous);
+        let (address, way) = (service.address(), service.way());
+        let (link, shared) = (LinkName(port.link()), host.is_some());
+        let whose = if shared { "the guest's, and the host's as well" } else { "the guest's" };
+        log::info!("network card {address} is {whose} ({guest}), by {way}; link {link}");
+        machine_line!("bridge card={address} guest={guest} by=\"{way}\" shared={}", u8::from(shared));
+        Ok(Bridge { port, service, host, told_up: true })
+    }
+
+    /// The host's half of a card that it uses as well, once.
+    pub fn host_half(&mut self) -> Option<Served> {
+        self.host.take()
     }
 
     /// Hands received frames to `receive`, at most [`super::port::BUDGET`]. By `false` it says that the guest has no buffer:
@@ -47,12 +68,17 @@ impl Bridge {
         if left != Left::More && self.service.way() == Way::Polled {
             self.port.look_at_link();
         }
-        self.service.polled(busy, left == Left::More);
-        self.port.keep_quiet(self.service.is_quiet());
+        let quiet = self.service.polled(busy, left == Left::More);
+        self.port.keep_quiet(quiet);
         if left == Left::Untaken {
             self.service.call_again(AGAIN_NS);
         }
         busy
+    }
+
+    /// The guest's address.
+    pub fn guest(&self) -> MacAddress {
+        self.port.guest()
     }
 
     /// The card's own address.
@@ -78,13 +104,9 @@ impl Bridge {
     /// Those of the sink.
     pub fn tell(&mut self, out: &mut dyn Write) -> fmt::Result {
         let (card, port) = self.port.counters();
-        let (address, guest, link) = (self.service.address(), self.port.guest(), LinkName(self.port.link()));
-        writeln!(
-            out,
-            "{address} for {guest}: link {link} ({} changes), by {}",
-            port.link_changes,
-            self.service.way()
-        )?;
+        let (address, way) = (self.service.address(), self.service.way());
+        let (guest, link) = (self.port.guest(), LinkName(self.port.link()));
+        writeln!(out, "{address} for {guest}: link {link} ({} changes), by {way}", port.link_changes)?;
         writeln!(
             out,
             "  to the guest {} frames, {} waited for a buffer, {} not for it; missed {}, damaged {}, rejected {}",
@@ -97,14 +119,19 @@ impl Bridge {
         )?;
         writeln!(
             out,
-            "  from the guest {} frames, {} waited for room, {} of impossible length; collisions {}",
-            port.from_guest, port.card_full, port.bad_length, card.transmit_errors
+            "  from the guest {} frames, {} waited for room, {} of impossible length, {} in another's name; collisions {}",
+            port.from_guest,
+            port.card_full,
+            port.bad_length,
+            self.port.card().guarded(),
+            card.transmit_errors
         )
     }
 }
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        self.service.close(self.port.card());
+        let service = &self.service;
+        self.port.card().with_nic(|nic| service.close(nic));
     }
 }

@@ -1,13 +1,14 @@
 //! Builds the virtual machine that the configuration asks for, from the modules that the loader has brought.
 
 use super::board::{Board, MAX_DISKS};
+use super::cards;
 use super::checkpoint::Checkpoint;
 use super::digest::StateDigest;
 use super::disks::MemoryDisk;
 use super::feed::Feed;
 use super::first_state;
 use super::journal::{Journal, Outlet};
-use super::outside::{MAX_NETWORKS, Outside};
+use super::outside::Outside;
 use super::paging::Paging;
 use super::recording::Recording;
 use super::replaying::Replaying;
@@ -18,7 +19,7 @@ use super::variation::Variation;
 use crate::arch::crc::Crc32;
 use crate::arch::pmu::Counters;
 use crate::arch::{cpu, physical, rtc, time};
-use crate::bridge::{self, Bridge};
+use crate::bridge;
 use crate::logging::{self, LogSender};
 use crate::memory::OutOfFrames;
 use crate::options::{Options, PagingMode};
@@ -34,7 +35,6 @@ use boot::memory_map::Range;
 use boot::multiboot::BootInfo;
 use core::fmt;
 use ft::pair::Halted;
-use hal::MacAddress;
 use machine::computer::{Computer, Parts};
 use machine::cpu::Profile;
 use machine::cpu::profile::Missing;
@@ -507,7 +507,7 @@ pub fn build(mut plan: Plan, exact: bool, options: &Options<'static>) -> Result<
     }
     let vcpu = Vcpu::new(&vm, caps)?;
     let disks = disks(&plan)?;
-    let mut outside = Outside::new(bridges(&plan)?);
+    let mut outside = Outside::new(cards::bridges(&plan.config, options.host, plan.log.is_none())?);
     let mut time = guest_time(&plan, exact)?;
     let mut link = plan.link(&mut outside, options)?;
     let tape = match &mut link {
@@ -565,22 +565,4 @@ fn disks(plan: &Plan) -> Result<heapless::Vec<MemoryDisk, MAX_DISKS>, BuildError
         let _ = disks.push(made.map_err(|error| BuildError::Disk(number, error))?);
     }
     Ok(disks)
-}
-
-/// Opens the cards that the guest's network devices are on.
-fn bridges(plan: &Plan) -> Result<heapless::Vec<Option<Bridge>, MAX_NETWORKS>, BuildError> {
-    let mut bridges = heapless::Vec::new();
-    for (number, network) in plan.config.networks.iter().enumerate() {
-        // In a replay, frames come from the log, and what the guest sends has been sent.
-        let bridge = match network.card.filter(|_| plan.log.is_none()) {
-            None => None,
-            Some(card) => Some(
-                Bridge::open(&card, MacAddress(network.mac.0), network.promiscuous)
-                    .map_err(|error| BuildError::Network(number, error))?,
-            ),
-        };
-        // The configuration's own limit is no greater.
-        let _ = bridges.push(bridge);
-    }
-    Ok(bridges)
 }

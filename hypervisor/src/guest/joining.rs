@@ -15,7 +15,7 @@ use crate::arch::{alarm, time};
 use crate::duties::{self, HOST};
 use crate::memory::OutOfFrames;
 use crate::options::Options;
-use crate::pair::{self, Ends, Link, Request};
+use crate::pair::{self, Ends, Link, Request, Shared};
 use crate::proof;
 use crate::vmm::vm::{Vm, VmError};
 use alloc::boxed::Box;
@@ -45,16 +45,19 @@ impl Plan {
     ) -> Result<Option<Box<Link>>, BuildError> {
         let Some(pair) = &self.config.pair else { return Ok(None) };
         let modules = self.modules()?;
-        let card = outside.bridges.first_mut().and_then(Option::as_mut);
+        let shared = outside.bridges.iter_mut().flatten().enumerate().find_map(|(number, bridge)| {
+            let guest = bridge.guest();
+            bridge.host_half().map(|half| Shared { half, guest, is_first: number == 0 })
+        });
         let request = Request {
             pair,
             side: options.host,
             profile: self.profile,
             config: self.text,
             modules: &modules,
-            guest_card: card.map(|card| card.mac()),
+            guest_card: outside.first_card().map(|card| card.mac()),
         };
-        pair::open(&request).map(Some).map_err(BuildError::Pair)
+        pair::open(&request, shared).map(Some).map_err(BuildError::Pair)
     }
 
     /// Finds the peer, and gives what becomes of the log.

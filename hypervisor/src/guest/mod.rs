@@ -5,6 +5,7 @@ mod apply;
 mod board;
 mod build;
 mod bus;
+mod cards;
 mod checkpoint;
 mod compare;
 mod digest;

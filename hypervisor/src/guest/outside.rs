@@ -225,9 +225,14 @@ impl Outside {
         Ok(())
     }
 
-    /// Sends a frame of the host itself, on the card of the guest's first network device.
+    /// The first card that a network device of the guest is on.
+    pub fn first_card(&mut self) -> Option<&mut Bridge> {
+        self.bridges.iter_mut().flatten().next()
+    }
+
+    /// Sends a frame of the host itself on the guest's first card.
     pub fn send_aside(&mut self, frame: &[u8]) {
-        if let Some(Some(card)) = self.bridges.first_mut() {
+        if let Some(card) = self.first_card() {
             card.send(frame);
         }
     }

@@ -12,4 +12,4 @@ mod sealing;
 mod wire;
 
 pub use link::{Ends, Link, Turn};
-pub use open::{Refused, Request, open};
+pub use open::{Refused, Request, Shared, open};

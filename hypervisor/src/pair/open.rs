@@ -8,6 +8,7 @@ use super::sealing;
 use super::wire::Card;
 use crate::arch::{cpu, time};
 use crate::machine_line;
+use crate::network::seat::Served;
 use crate::network::service::OpenError;
 use alloc::boxed::Box;
 use core::fmt;
@@ -18,7 +19,7 @@ use ft::channel::{Channel, Role as End, Settings as ChannelSettings};
 use ft::keys::{Incarnation, Keys};
 use ft::pair::{Pair, Role, Settings};
 use ft::side::Side;
-use hal::MacAddress;
+use hal::{MacAddress, NetDevice};
 use machine::cpu::Profile;
 use replay::log::header::Modules;
 use vm_config::Arbiter;
@@ -33,6 +34,10 @@ pub enum Refused {
     NoSide,
     /// The logging card.
     Card(OpenError),
+    /// The guest has the address of the card that both use.
+    OneAddress(MacAddress),
+    /// Heartbeats shall go by the logging card and by the guest's, and it is the same.
+    OnePath,
     /// What it would have to say of itself does not fit.
     Facts(Unfit),
     /// The processor's instructions for AES do not compute what they should.
@@ -47,6 +52,12 @@ impl fmt::Display for Refused {
                  on both",
             ),
             Self::Card(error) => write!(f, "log-card: {error}"),
+            Self::OneAddress(mac) => {
+                write!(f, "log-card: {mac} is the card's own address, and the guest on the same card needs another one")
+            }
+            Self::OnePath => {
+                f.write_str("guest-address: the logging card is that of the guest's network, and one card is one path; leave it out")
+            }
             Self::Facts(unfit) => unfit.fmt(f),
             Self::Cipher => f.write_str("this processor's AES-GCM does not seal a known text as it must"),
         }
@@ -69,13 +80,24 @@ pub struct Request<'a> {
     pub guest_card: Option<MacAddress>,
 }
 
+/// The host's half of a card that a network device of the guest is on as well.
+pub struct Shared {
+    /// The half.
+    pub half: Served,
+    /// The guest's address on that card.
+    pub guest: MacAddress,
+    /// It is the guest's first card, by which heartbeats would go.
+    pub is_first: bool,
+}
+
 /// Opens the link; it looks for the peer whenever it is served.
 ///
 /// # Errors
 /// [`Refused`].
-pub fn open(request: &Request<'_>) -> Result<Box<Link>, Refused> {
+pub fn open(request: &Request<'_>, shared: Option<Shared>) -> Result<Box<Link>, Refused> {
     let Request { pair, .. } = request;
     let side = request.side.ok_or(Refused::NoSide)?;
+    let shared = shared.map(|shared| shared.check(pair, side)).transpose()?;
     let own = Incarnation(cpu::random());
     let Arbiter::LockServer { ip, port } = pair.arbiter;
     let mut arbiter = Client::new(lock::Settings {
@@ -85,7 +107,7 @@ pub fn open(request: &Request<'_>) -> Result<Box<Link>, Refused> {
         again_ns: lock::Settings::AGAIN_NS,
         give_up_ns: lock::Settings::GIVE_UP_NS,
     });
-    let mut card = Card::open(pair, side).map_err(Refused::Card)?;
+    let mut card = Card::open(pair, side, shared).map_err(Refused::Card)?;
     let generation = generation::next(&mut card, &mut arbiter, (ip, port), side);
     let keys = Keys::new(&pair.key.0, &pair.name, generation);
     let identity = Identity::new(request.profile, request.config, request.modules);
@@ -121,6 +143,20 @@ pub fn open(request: &Request<'_>) -> Result<Box<Link>, Refused> {
         side,
         lag_ns: u64::from(pair.lag) * MILLISECOND,
     }))
+}
+
+impl Shared {
+    /// The half, if it can be used beside the guest's.
+    fn check(self, pair: &vm_config::Pair, side: Side) -> Result<Served, Refused> {
+        if self.half.seat.mac() == self.guest {
+            return Err(Refused::OneAddress(self.guest));
+        }
+        // By its configuration alone it cannot be told: a card has several names.
+        if self.is_first && pair.hosts[side.index()].guest_address.is_some() {
+            return Err(Refused::OnePath);
+        }
+        Ok(self.half)
+    }
 }
 
 /// 32 random bytes.

@@ -3,8 +3,8 @@
 use crate::arch::alarm::Alarm;
 use crate::arch::cpu;
 use crate::duties;
-use crate::network::Nic;
-use crate::network::service::{self, OpenError, Service};
+use crate::network::seat::{self, Hold, Seat, Served};
+use crate::network::service::{self, OpenError};
 use alloc::boxed::Box;
 use alloc::vec;
 use ft::channel::{Channel, Event, Message, PLACES};
@@ -36,8 +36,8 @@ const PATIENCE_MS: u64 = 2_000;
 
 /// The card, with what runs on it.
 pub struct Wire {
-    stack: Stack<Nic>,
-    service: Service,
+    stack: Stack<Seat>,
+    service: Hold,
     /// The channel.
     pub channel: Channel,
     end: End,
@@ -47,6 +47,8 @@ pub struct Wire {
     /// Something came since the card was let interrupt, and there may be more.
     busy: bool,
     more: bool,
+    /// Its card is to send no interrupt for now.
+    quiet: bool,
     /// What the card may interrupt for.
     wanted: NetEvents,
     /// When the stack wants to be polled, nanoseconds of uptime.
@@ -72,20 +74,22 @@ enum End {
 /// The logging card before the channel is made: datagrams come and go, connections do not.
 pub struct Card {
     /// The card and its protocols.
-    pub stack: Stack<Nic>,
-    service: Service,
+    pub stack: Stack<Seat>,
+    service: Hold,
     end: End,
 }
 
 impl Card {
-    /// Starts the card. Allocates all that it will need; on the boot processor, before the pools are closed.
+    /// Starts the card, unless it is `shared` with a guest's network and started. Allocates all that it will need; on the boot
+    /// processor, before the pools are closed.
     ///
     /// # Errors
     /// The card cannot be used.
-    pub fn open(pair: &Pair, side: Side) -> Result<Self, OpenError> {
+    pub fn open(pair: &Pair, side: Side, shared: Option<Served>) -> Result<Self, OpenError> {
         let [own, peer] = [side, side.other()].map(|side| pair.hosts[side.index()]);
-        let (mut nic, service) = Service::open(&own.log_card, duties::LOG, Alarm::Log)?;
-        nic.set_filter(Filter::default());
+        let served = shared.map_or_else(|| seat::open(&own.log_card, duties::LOG, Alarm::Log), Ok)?;
+        let Served { mut seat, service } = served;
+        seat.set_filter(Filter::default());
         service::serve_a_pair();
         let settings = Settings {
             address: own.log_address.ip,
@@ -102,7 +106,7 @@ impl Card {
             only: Some(peer.log_address.ip),
             datagrams: Some(pair.beat_port),
         };
-        let mut stack = Stack::new(nic, &settings);
+        let mut stack = Stack::new(seat, &settings);
         stack.stamp_with(cpu::tsc);
         let end = match side {
             Side::A => End::Listens(own.log_port),
@@ -131,6 +135,7 @@ impl Card {
             closed: false,
             busy: false,
             more: false,
+            quiet: false,
             wanted: NetEvents::NONE,
             due: None,
             piece: vec![0; PIECE].into_boxed_slice(),
@@ -244,7 +249,7 @@ impl Wire {
         }
         self.due = self.stack.give_out(now);
         let more = core::mem::take(&mut self.more) || self.due.is_some_and(|due| due <= now);
-        self.service.polled(core::mem::take(&mut self.busy), more);
+        self.quiet = self.service.polled(core::mem::take(&mut self.busy), more);
         self.want_events();
     }
 
@@ -309,7 +314,7 @@ impl Wire {
 
     /// Has the card interrupt for what is waited for.
     fn want_events(&mut self) {
-        let wanted = if self.service.is_quiet() {
+        let wanted = if self.quiet {
             NetEvents::NONE
         } else {
             NetEvents { received: true, sent: self.stack.waits_for_card(), link: true }
@@ -332,7 +337,7 @@ impl Wire {
 }
 
 impl End {
-    fn begin(self, stack: &mut Stack<Nic>, line: usize) {
+    fn begin(self, stack: &mut Stack<Seat>, line: usize) {
         match self {
             Self::Listens(port) => stack.listen(line, port),
             Self::Connects(peer) => stack.connect(line, peer),

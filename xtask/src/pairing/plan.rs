@@ -127,23 +127,34 @@ pub struct Plan {
     pub pings: Option<Pings>,
 }
 
-/// The virtual machine with a `[pair]` section: its own, or one whose key is a function of the seed.
+/// The virtual machine with a `[pair]` section: its own, or one whose key is a function of the seed, with a logging card of its own.
 ///
 /// # Errors
 /// When the configuration that comes of it is refused.
 pub fn paired(vm: &Vm, seed: u64) -> Result<Vm> {
+    with_pair(vm, seed, vm.cards(), has_network(vm))
+}
+
+/// The same, but the log leaves by the card of the guest's first network device.
+///
+/// # Errors
+/// When there is none, or the configuration that comes of it is refused.
+pub fn paired_on_one_card(vm: &Vm, seed: u64) -> Result<Vm> {
+    let (_, card) =
+        vm.card_places().into_iter().next().context("the guest has no card that the log could share")?;
+    with_pair(vm, seed, card, false)
+}
+
+/// `log_card`: number of the logging card. `beats`: heartbeats go by the guest's network as well.
+fn with_pair(vm: &Vm, seed: u64, log_card: usize, beats: bool) -> Result<Vm> {
     if vm.config.pair.is_some() {
         return Ok(vm.clone());
     }
     let key = hex(&Sha256::digest(format!("lockstep pair {seed}")));
-    let beats = |last| {
-        let on_a_card = vm.config.networks.iter().any(|network| network.card.is_some());
-        if on_a_card { format!("guest-address = \"10.0.2.{last}/24\"\n") } else { String::new() }
-    };
-    let card = vm.cards();
+    let beats = |last| if beats { format!("guest-address = \"10.0.2.{last}/24\"\n") } else { String::new() };
     let text = format!(
-        "{}\n[pair]\nkey = \"{key}\"\n\n[pair.a]\nlog-card = {card}\nlog-address = \"10.77.0.1/24\"\n{}\n\
-         [pair.b]\nlog-card = {card}\nlog-address = \"10.77.0.2/24\"\n{}\n\
+        "{}\n[pair]\nkey = \"{key}\"\n\n[pair.a]\nlog-card = {log_card}\nlog-address = \"10.77.0.1/24\"\n{}\n\
+         [pair.b]\nlog-card = {log_card}\nlog-address = \"10.77.0.2/24\"\n{}\n\
          [pair.arbiter]\nkind = \"lock-server\"\naddress = \"10.77.0.9:5409\"\n",
         vm.text(),
         beats(251),
@@ -167,7 +178,7 @@ pub fn plan(vm: &Vm, options: &PairOptions) -> Result<Plan> {
         hosts.push(machine);
     }
     let hosts: [Machine; 2] = hosts.try_into().ok().context("a pair has two hosts")?;
-    let guest_cards = has_network(vm).then(|| log_cards.map(|log| u8::from(log == 0)));
+    let guest_cards = guest_cards(vm);
     let networks = Networks::new(vm, options)?;
     let (worlds, marks, pings) = networks.worlds(pair, options);
     let config = networks.config(&hosts, options, log_cards, &worlds);
@@ -178,6 +189,21 @@ pub fn plan(vm: &Vm, options: &PairOptions) -> Result<Plan> {
 
 fn has_network(vm: &Vm) -> bool {
     vm.config.networks.iter().any(|network| network.card.is_some())
+}
+
+/// The number of each host's card of the guest's first network device that has one.
+fn guest_cards(vm: &Vm) -> Option<[u8; 2]> {
+    let first = |host| vm.card_places_of(host).first().map_or(0, |(_, place)| *place as u8);
+    has_network(vm).then(|| HostName::ALL.map(first))
+}
+
+/// Whether a host's logging card is a network device's as well.
+fn shares_a_card(vm: &Vm) -> bool {
+    HostName::ALL.into_iter().any(|host| {
+        let mut places = vm.card_places_of(host);
+        let log = places.pop().map(|(_, place)| place);
+        places.iter().any(|(_, place)| Some(*place) == log)
+    })
 }
 
 /// One host's machine, and the number of its card for the log.
@@ -234,6 +260,8 @@ fn knobs(wanted: &Knobs, seed: u64) -> Knobs {
 /// Who is on the guest's network beside the hosts.
 struct Networks {
     guest: bool,
+    /// The logging network is the guest's.
+    one: bool,
     cable: CableConfig,
     stations: Vec<(String, StationConfig)>,
     others: Vec<(String, Machine)>,
@@ -245,6 +273,7 @@ impl Networks {
         let guest = has_network(vm);
         let none = Networks {
             guest,
+            one: shares_a_card(vm),
             cable: CableConfig::default(),
             stations: Vec::new(),
             others: Vec::new(),
@@ -314,7 +343,7 @@ impl Networks {
         for ((name, host), log_card) in HostName::ALL.iter().zip(hosts).zip(log_cards) {
             for card in 0..host.nics.len() as u8 {
                 let port = PortName::new(name.name(), card);
-                if card == log_card {
+                if card == log_card && !self.one {
                     log.push((port, options.log_cable.clone()));
                 } else {
                     lan.push((port, self.cable.clone()));
@@ -323,7 +352,7 @@ impl Networks {
         }
         for (name, _) in worlds {
             let port = PortName::new(name, 0);
-            if name == ARBITER {
+            if name == ARBITER && !self.one {
                 log.push((port, options.log_cable.clone()));
             } else {
                 lan.push((port, self.cable.clone()));
@@ -332,12 +361,17 @@ impl Networks {
         lan.extend(self.others.iter().map(|(name, _)| (PortName::new(name, 0), self.cable.clone())));
         let names = HostName::ALL.iter().map(|host| host.name().to_owned());
         let names = names.chain(self.others.iter().map(|(name, _)| name.clone()));
-        let mut networks =
-            vec![Network { name: LOG.into(), ports: log, capture: options.log_capture.clone() }];
-        let mut shortest = options.log_cable.latency;
+        let mut networks = Vec::new();
+        let mut shortest = Ns::MAX;
         if !lan.is_empty() {
-            networks.insert(0, Network { name: "guest".into(), ports: lan, capture: self.capture.clone() });
-            shortest = shortest.min(self.cable.latency);
+            let log = options.log_capture.as_ref().filter(|_| self.one);
+            let capture = self.capture.as_ref().or(log).cloned();
+            networks.push(Network { name: "guest".into(), ports: lan, capture });
+            shortest = self.cable.latency;
+        }
+        if !log.is_empty() {
+            networks.push(Network { name: LOG.into(), ports: log, capture: options.log_capture.clone() });
+            shortest = shortest.min(options.log_cable.latency);
         }
         Config {
             seed: options.seed,
@@ -390,22 +424,51 @@ mod tests {
     }
 
     fn shown(networks: usize, change: impl FnOnce(&mut PairOptions)) -> (Vec<String>, u64) {
+        let vm = paired(&vm(networks), 1).unwrap();
+        shown_of(&vm, networks, [networks as u8; 2], change)
+    }
+
+    fn shown_of(
+        vm: &Vm,
+        networks: usize,
+        log_cards: [u8; 2],
+        change: impl FnOnce(&mut PairOptions),
+    ) -> (Vec<String>, u64) {
         let host = Host { outside: Outside::world(1), ..Host::new("pair", "kernel".into()) };
         let mut options = PairOptions { counter: Some(CounterConfig::default()), ..PairOptions::new(host) };
         change(&mut options);
-        let vm = paired(&vm(networks), 1).unwrap();
         let cards = |number: u8| Nic::new(number, NicMode::Unplugged);
-        let machine = Machine { nics: (0..=networks as u8).map(cards).collect(), ..Machine::default() };
-        let plans = Networks::new(&vm, &options).unwrap();
+        let count = log_cards[0].max(networks.saturating_sub(1) as u8);
+        let machine = Machine { nics: (0..=count).map(cards).collect(), ..Machine::default() };
+        let plans = Networks::new(vm, &options).unwrap();
         let (worlds, marks, pings) = plans.worlds(vm.config.pair.as_ref().unwrap(), &options);
         assert_eq!((marks.tally.is_some(), pings.is_some()), (networks > 0, false));
-        let config = plans.config(&[machine.clone(), machine], &options, [networks as u8; 2], &worlds);
+        let config = plans.config(&[machine.clone(), machine], &options, log_cards, &worlds);
         config.check().unwrap();
         let ports = |network: &Network| {
             let ports: Vec<String> = network.ports.iter().map(|(port, _)| port.to_string()).collect();
             format!("{}: {}", network.name, ports.join(" "))
         };
         (config.networks.iter().map(ports).collect(), config.quantum)
+    }
+
+    #[test]
+    fn a_card_that_the_log_shares_is_on_the_one_network() {
+        let vm = paired_on_one_card(&vm(1), 1).unwrap();
+        let pair = vm.config.pair.as_ref().unwrap();
+        assert!(
+            pair.hosts.iter().all(|host| host.log_card == Card::Index(0) && host.guest_address.is_none())
+        );
+        assert_eq!((guest_cards(&vm), shares_a_card(&vm)), (Some([0, 0]), true));
+        let capture = |options: &mut PairOptions| {
+            options.log_capture = Some("log.pcap".into());
+            options.log_cable.latency = 1_000;
+        };
+        let (networks, quantum) = shown_of(&vm, 1, [0, 0], capture);
+        assert_eq!(networks, ["guest: a:0 b:0 world:0 counter:0 arbiter:0"]);
+        assert_eq!(quantum, 100_000, "the cables are those of the guest's network");
+        assert!(paired_on_one_card(&super::tests::vm(0), 1).is_err());
+        assert!(!shares_a_card(&paired(&super::tests::vm(1), 1).unwrap()));
     }
 
     #[test]

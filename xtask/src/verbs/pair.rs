@@ -16,7 +16,7 @@ use crate::pairing::free;
 use crate::pairing::incident::Incident;
 use crate::pairing::marks::Moment;
 use crate::pairing::outside;
-use crate::pairing::plan::{PairOptions, paired};
+use crate::pairing::plan::{PairOptions, paired, paired_on_one_card};
 use crate::pairing::run::{PairOutcome, PairRun};
 use crate::pairing::typed::Typed;
 use crate::setup::{self, Purpose};
@@ -100,6 +100,9 @@ pub struct Args {
     /// Latency of each cable of the logging network: half of what a frame takes to the other host
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "50us", help_heading = "Pair")]
     log_latency: Ns,
+    /// Each host has one card, for the guest's network and the log alike
+    #[arg(long, help_heading = "Pair")]
+    one_card: bool,
     /// Write what passes on the logging network to this file (pcap)
     #[arg(long, value_name = "FILE", help_heading = "Pair")]
     log_capture: Option<PathBuf>,
@@ -138,7 +141,13 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     if args.machine.client {
         args.machine.append = format!("{} {}", args.machine.append, outside::GUEST_WORDS);
     }
-    let vm = paired(&args.machine.vm(false)?, args.pair_seed)?;
+    let vm = args.machine.vm(false)?;
+    ensure!(
+        !args.one_card || vm.config.pair.is_none(),
+        "the configuration has a [pair] already: say there that log-card is the network's card, and leave out --one-card"
+    );
+    let pair = if args.one_card { paired_on_one_card } else { paired };
+    let vm = pair(&vm, args.pair_seed)?;
     let options = args.options(&vm)?;
     emulator::binary()?;
     let see = |host, line: &str| {

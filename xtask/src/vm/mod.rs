@@ -247,8 +247,14 @@ impl Vm {
         };
         let taken: Vec<usize> = cards.iter().filter_map(named).collect();
         let mut free = (0..).filter(|place| !taken.contains(place));
-        let mut place = |card: &Card| named(card).or_else(|| free.next()).unwrap_or_default();
-        cards.iter().map(|card| (*card, place(card))).collect()
+        let mut places: Vec<(Card, usize)> = Vec::new();
+        for card in cards {
+            // The log may have one of theirs.
+            let known = places.iter().find(|(other, _)| *other == card).map(|(_, place)| *place);
+            let place = known.or_else(|| named(&card)).or_else(|| free.next()).unwrap_or_default();
+            places.push((card, place));
+        }
+        places
     }
 
     /// How many cards the host must have for the guest's network devices and the log.
